@@ -1,0 +1,120 @@
+"""Guesses an encoder's architecture from the names and shapes of its tensors."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .encoders import SMALL_ENCODER, TORCHVISION_ENCODERS, build_encoder
+
+VIT_SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Architecture(NamedTuple):
+    """What the tensors look like: in words, as an `--encoder` that they fit, and its width."""
+
+    description: str
+    encoder: str | None = None
+    features: int | None = None
+
+
+def guess_architecture(state: Mapping[str, Tensor]) -> Architecture:
+    """Guess the architecture of an encoder's tensors.
+
+    `encoder` is given only where every name and shape equals that encoder's.
+    """
+    shapes = _shapes(state)
+    if "layer1.0.conv1.weight" in shapes and "conv1.weight" in shapes:
+        return _guess_resnet(shapes)
+    if "patch_embed.proj.weight" in shapes and "blocks.0.attn.qkv.weight" in shapes:
+        return _guess_vit(shapes)
+    return Architecture("network of unknown architecture")
+
+
+def advise(encoder: str | None, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Say what to pass instead where tensors (state) do not fit an encoder (own)."""
+    if encoder is not None:
+        return f"pass `--encoder {encoder}`"
+    stem = state.get("conv1.weight")
+    if stem is not None and stem.ndim == 4 and stem.shape[1] != 3:
+        return (
+            f"its stem takes {stem.shape[1]} of an image's 3 channels, so pass another checkpoint"
+        )
+    if stem is not None and stem.ndim == 4 and stem.shape[2] == 3:
+        return "its stem is a 3x3 convolution for small images, so pass another checkpoint"
+    if any(
+        "pos_embed" in name and state[name].shape != own[name].shape
+        for name in own.keys() & state.keys()
+    ):
+        return "pass the timm encoder of the image size that it was trained at"
+    return "pass the `--encoder timm:NAME` that it was trained with, or another checkpoint"
+
+
+def _shapes(state: Mapping[str, Tensor]) -> Shapes:
+    return {
+        name: tuple(value.shape)
+        for name, value in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+@functools.cache
+def _encoder_shapes(name: str) -> Shapes:
+    with torch.device("meta"):
+        return _shapes(build_encoder(name).state_dict())
+
+
+def _count(shapes: Shapes, stem: str) -> int:
+    """Count the numbers that follow a stem such as `layer1.` in the names."""
+    return len({name.removeprefix(stem).split(".")[0] for name in shapes if name.startswith(stem)})
+
+
+def _guess_resnet(shapes: Shapes) -> Architecture:
+    blocks = [_count(shapes, f"layer{number}.") for number in range(1, 5)]
+    last = "bn3" if "layer1.0.bn3.weight" in shapes else "bn2"
+    features = shapes.get(f"layer4.0.{last}.weight", (None,))[0]
+    for name in (*TORCHVISION_ENCODERS, SMALL_ENCODER):
+        if _encoder_shapes(name) == shapes:
+            return Architecture(_resnet_title(name), name, features)
+    kind = "bottleneck" if last == "bn3" else "basic"
+    stem = "x".join(map(str, shapes["conv1.weight"]))
+    described = ", ".join(map(str, blocks))
+    return Architecture(f"ResNet of {described} {kind} blocks, stem {stem}", None, features)
+
+
+def _resnet_title(name: str) -> str:
+    if name == SMALL_ENCODER:
+        return "small ResNet"
+    kind, _, rest = name.partition("_")
+    title = kind.replace("resnext", "ResNeXt-").replace("resnet", "ResNet-")
+    return f"{title} {rest}".strip()
+
+
+def _guess_vit(shapes: Shapes) -> Architecture:
+    width, _, patch, _ = shapes["patch_embed.proj.weight"]
+    depth = _count(shapes, "blocks.")
+    described = f"ViT of patch {patch}, width {width}, depth {depth}"
+    for name in _vit_names(shapes, width, patch):
+        if _encoder_shapes(name) == shapes:
+            return Architecture(described, name, width)
+    return Architecture(described, None, width)
+
+
+def _vit_names(shapes: Shapes, width: int, patch: int) -> Iterator[str]:
+    import timm
+
+    positions = shapes.get("pos_embed", (1, 0, width))[-2]
+    side = math.isqrt(positions) * patch  # a class token more does not reach the next square
+    size = VIT_SIZES.get(width)
+    for family in ("vit", "deit"):
+        for kind in ("", "_distilled"):
+            name = f"{family}_{size}{kind}_patch{patch}_{side}"
+            if timm.is_model(name):
+                yield f"timm:{name}"

@@ -1,0 +1,116 @@
+"""Which images make a batch, and the random numbers of each image's augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import UserError
+from .images import LabelledImages
+from .seeding import seeded_generator
+
+# The index of an image and the seed of its augmentation; None where nothing is random.
+Key = tuple[int, int | None]
+Batch = TypeVar("Batch")
+
+# A stream apart from those that divide the data sets at the same seed.
+_EPOCHS = 10
+
+
+class SeededTransform(Dataset[tuple[Tensor, int]]):
+    """Applies a transform whose random numbers depend on the key's seed alone.
+
+    An image is therefore augmented alike whichever worker does it, and however many there are.
+    The transform may draw from torch's CPU generator only, as torchvision.transforms.v2 does; that
+    generator's state is restored afterwards. No device's generator is touched.
+    """
+
+    def __init__(self, dataset: LabelledImages, transform: Callable[[Image.Image], Tensor]) -> None:
+        self.dataset = dataset
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        """Return (transformed image (3, h, w), label) of the key (index, seed)."""
+        index, seed = key
+        image, label = self.dataset[index]
+        if seed is None:
+            return self.transform(image), label
+        with torch.random.fork_rng(devices=[]):
+            # torch.manual_seed would seed the CUDA generators too.
+            torch.random.default_generator.manual_seed(seed)
+            return self.transform(image), label
+
+
+class EpochSampler:
+    """Gives each epoch's batches without keeping a state, so that any batch can be resumed at.
+
+    Args:
+        n: number of images.
+        batch_size: images in a batch.
+        seed: what every epoch's order and augmentations depend on, 0 or more.
+        drop_last: leave out the last batch where it would be smaller than the others.
+
+    Raises:
+        UserError: there are fewer images than a batch, or the batch size is not positive.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int, *, drop_last: bool = True) -> None:
+        if batch_size < 1:
+            raise UserError(f"--batch-size {batch_size} is out of range: expected 1 or more.")
+        if drop_last and n < batch_size:
+            raise UserError(
+                f"The training set has {n} images, fewer than a batch of {batch_size}: "
+                f"give --batch-size {n} or less, or more images."
+            )
+        self.n = n
+        self.batch_size = batch_size
+        self.seed = seed
+        self.drop_last = drop_last
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        whole, left_over = divmod(self.n, self.batch_size)
+        return whole if self.drop_last or not left_over else whole + 1
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[list[Key]]:
+        """Yield the keys (index, seed) of each batch of an epoch, from batch `start` on.
+
+        The order depends on (seed, epoch) only, and an augmentation's seed on (seed, epoch,
+        position in the epoch) only.
+        """
+        generator = seeded_generator(self.seed, _EPOCHS, epoch)
+        order = generator.permutation(self.n).tolist()
+        seeds = generator.integers(2**63, size=self.n).tolist()
+        keys: list[Key] = list(zip(order, seeds, strict=True))
+        for batch in range(start, len(self)):
+            yield keys[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+
+def evaluation_batches(n: int, batch_size: int) -> Iterator[list[Key]]:
+    """Yield the keys (index, None) of every image in order, the last batch as small as it is."""
+    for first in range(0, n, batch_size):
+        yield [(index, None) for index in range(first, min(first + batch_size, n))]
+
+
+def load_batches(loader: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield a DataLoader's batches, and a worker's UserError as the sentence that it was.
+
+    A DataLoader puts the worker's traceback into the exception's message.
+    """
+    try:
+        yield from loader
+    except UserError as error:
+        raise UserError(_last_sentence(error)) from None
+
+
+def _last_sentence(error: Any) -> str:
+    _, raised, sentence = str(error).rpartition(f"{UserError.__name__}: ")
+    return sentence.strip() if raised else str(error)

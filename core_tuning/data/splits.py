@@ -1,0 +1,142 @@
+"""Training, validation and test sets, and the seeded choices that make them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..errors import UserError
+from .images import LabelledImages
+from .seeding import seeded_generator
+
+# Each kind of choice has a stream of its own, so that one seed does not repeat itself.
+_CARVE, _SAMPLE_TRAIN, _SAMPLE_VALIDATION, _PER_CLASS = range(4)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set ready for fine-tuning; the data sets give (PIL RGB image, label).
+
+    Attributes:
+        name: name of the data set.
+        classes: name of each class, in the order of the labels.
+        train: what is fine-tuned on.
+        validation: what models are selected on; empty when nothing was carved out.
+        test: what is reported; it selects nothing.
+        split: which split of the set this is, to be written into the results.
+        warnings: where the set differs from the paper's, a sentence each.
+    """
+
+    name: str
+    classes: list[str]
+    train: LabelledImages
+    validation: LabelledImages
+    test: LabelledImages
+    split: str
+    warnings: list[str] = field(default_factory=list)
+
+
+class Source(NamedTuple):
+    """A data set as it lies on disk, before anything is carved out or sampled."""
+
+    train: LabelledImages
+    test: LabelledImages
+    split: str
+    validation: LabelledImages | None = None
+
+
+def _positions(strata: Sequence[Hashable], generator_path: tuple[int, ...]) -> list[list[int]]:
+    """Return the shuffled indices of each stratum, in the order of first appearance."""
+    grouped: dict[Hashable, list[int]] = defaultdict(list)
+    for index, stratum in enumerate(strata):
+        grouped[stratum].append(index)
+    generator = seeded_generator(*generator_path)
+    return [generator.permutation(indices).tolist() for indices in grouped.values()]
+
+
+def _shares(sizes: list[int], share: float) -> list[int]:
+    """Divide round(share * total) among strata by largest remainder; each keeps at least one."""
+    total = max(1, round(share * sum(sizes)))
+    counts = [min(int(share * size), size - 1) for size in sizes]
+    order = sorted(range(len(sizes)), key=lambda i: int(share * sizes[i]) - share * sizes[i])
+    for stratum in order:
+        if sum(counts) < total and counts[stratum] < sizes[stratum] - 1:
+            counts[stratum] += 1
+    return counts
+
+
+def stratified_split(
+    strata: Sequence[Hashable], share: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Divide indices into (rest, chosen), with about the same share chosen of each stratum.
+
+    Args:
+        strata: the stratum of each index, a label for example.
+        share: share in (0, 1) to choose; at least one image is, and every stratum keeps one.
+        seed: what the choice depends on.
+
+    Raises:
+        UserError: no stratum has two images, so that nothing can be chosen.
+    """
+    groups = _positions(strata, (seed, _CARVE))
+    counts = _shares([len(group) for group in groups], share)
+    if not any(counts):
+        raise UserError(
+            f"No class has two images, so that a share of {share} cannot be carved out of "
+            f"{len(strata)} images: add images or give --validation 0."
+        )
+    chosen = sorted(i for group, n in zip(groups, counts, strict=True) for i in group[:n])
+    rest = sorted(i for group, n in zip(groups, counts, strict=True) for i in group[n:])
+    return rest, chosen
+
+
+def stratified_sample(strata: Sequence[Hashable], fraction: float, seed: int) -> list[int]:
+    """Choose a fraction of the indices of each stratum, at least one (the sampling of Table 5).
+
+    The choice of a smaller fraction is a part of a larger one's at the same seed.
+    """
+    return _sample(strata, fraction, (seed, _SAMPLE_TRAIN))
+
+
+def _sample(strata: Sequence[Hashable], fraction: float, path: tuple[int, ...]) -> list[int]:
+    groups = _positions(strata, path)
+    return sorted(i for group in groups for i in group[: max(1, round(fraction * len(group)))])
+
+
+def split_per_class(labels: Sequence[int], count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Divide indices into (`count` of each class, the rest): Caltech-101's protocol."""
+    groups = _positions(labels, (seed, _PER_CLASS))
+    return (
+        sorted(i for group in groups for i in group[:count]),
+        sorted(i for group in groups for i in group[count:]),
+    )
+
+
+def carve_and_sample(
+    source: Source, *, fraction: float, validation: float, seed: int
+) -> tuple[LabelledImages, LabelledImages]:
+    """Make the training and the validation set out of a source's training images.
+
+    The validation images are carved out first and the fraction is sampled of both afterwards:
+    whoever has a tenth of the labels has a tenth of them to select models on, too. A source with
+    a validation set of its own keeps it, and nothing is carved out of the training images.
+
+    Raises:
+        UserError: `fraction` is not in (0, 1], or `validation` not in [0, 1).
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f"--fraction {fraction} is out of range: expected more than 0, at most 1.")
+    if not 0 <= validation < 1:
+        raise UserError(f"--validation {validation} is out of range: expected 0 or more, below 1.")
+    train, held_out = source.train, source.validation
+    if held_out is None:
+        rest, chosen = list(range(len(train))), list[int]()
+        if validation > 0:
+            rest, chosen = stratified_split(train.labels, validation, seed)
+        train, held_out = train.subset(rest), train.subset(chosen)
+    if fraction < 1:
+        train = train.subset(_sample(train.labels, fraction, (seed, _SAMPLE_TRAIN)))
+        held_out = held_out.subset(_sample(held_out.labels, fraction, (seed, _SAMPLE_VALIDATION)))
+    return train, held_out

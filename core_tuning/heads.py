@@ -1,0 +1,43 @@
+"""The projection head G_c of the contrastive features."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import UserError
+from .precision import at_least_float32, call_in_own_dtype
+
+MAX_DEPTH = 5
+
+
+class ProjectionHead(nn.Module):
+    """Maps encoder features z to contrastive features v = G_c(z) / |G_c(z)| (Section 4.1).
+
+    G_c is Linear(d, d)-ReLU, repeated depth - 1 times, then Linear(d, projection_dim), without
+    batch norm. The paper uses depth 2 and 256 dimensions; Appendix E.1 varies both.
+
+    Args:
+        feature_dim: d, the width of the encoder features.
+        projection_dim: width of the contrastive features.
+        depth: number of linear layers, 1 to 5.
+
+    Raises:
+        UserError: depth or projection_dim is out of range.
+    """
+
+    def __init__(self, feature_dim: int, projection_dim: int = 256, depth: int = 2) -> None:
+        super().__init__()
+        if not 1 <= depth <= MAX_DEPTH:
+            raise UserError(f"The projection depth is {depth}: expected 1 to {MAX_DEPTH} layers.")
+        if projection_dim < 1:
+            raise UserError(f"The projection dimension is {projection_dim}: expected at least 1.")
+        self.layers = nn.Sequential()
+        for _ in range(depth - 1):
+            self.layers.append(nn.Linear(feature_dim, feature_dim))
+            self.layers.append(nn.ReLU(inplace=True))
+        self.layers.append(nn.Linear(feature_dim, projection_dim))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Project features (n, d) to unit vectors (n, projection_dim), float32 or float64."""
+        return F.normalize(at_least_float32(call_in_own_dtype(self.layers, features)), dim=1)

@@ -1,0 +1,132 @@
+"""Supervised and focal contrastive losses, and the cross-entropy of the smooth classifier.
+
+Embeddings are contrastive features, L2-normalised by the caller (ProjectionHead does so). Every
+loss is float32, or float64 if its inputs are, and never NaN in a batch of n >= 1.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import UserError
+from .precision import in_full_precision
+
+POSITIVES = ("all", "generated")
+
+
+@in_full_precision
+def supervised_contrastive(
+    embeddings: Tensor, labels: Tensor, *, temperature: float = 0.07
+) -> Tensor:
+    """Supervised contrastive loss L_con (Eq. 1) on the n originals.
+
+    Anchors without a class mate are left out of the mean; a batch that has none gives 0.
+
+    Args:
+        embeddings: L2-normalised contrastive features (n, c).
+        labels: class indices (n,).
+        temperature: tau.
+    """
+    return focal_contrastive(embeddings, labels, None, None, temperature=temperature, focal=False)
+
+
+@in_full_precision
+def focal_contrastive(
+    embeddings: Tensor,
+    labels: Tensor,
+    hard_positives: Tensor | None,
+    hard_negatives: Tensor | None,
+    *,
+    temperature: float = 0.07,
+    focal: bool = True,
+    positives: str = "all",
+    has_negative: Tensor | None = None,
+) -> Tensor:
+    """Focal contrastive loss L_con^f (Section 4.1, hard pair reweighting).
+
+    The anchors are the n originals. P_i holds the class mates of i and its own hard positive,
+    A_i all other originals and its own two generated samples; nobody else's generated samples
+    are in either. Anchors with an empty P_i are left out of the mean.
+
+    Args:
+        embeddings: L2-normalised contrastive features of the originals (n, c).
+        labels: class indices (n,).
+        hard_positives: embeddings (n, c) of each anchor's hard positive; None: none generated.
+        hard_negatives: embeddings (n, c) of each anchor's semi-hard negative; None likewise.
+        temperature: tau.
+        focal: weigh each pair by 1 - p_ij; False gives the unweighted loss (Table 2).
+        positives: "all", or "generated" for P_i = {z+}, with A_i its own two generated samples
+            and the originals of other classes (Table 23).
+        has_negative: boolean (n,); False leaves an anchor's generated samples out of both sets.
+            None: False for anchors without a sample of another class, for whom nothing is
+            generated.
+
+    Raises:
+        UserError: `positives` is neither "all" nor "generated".
+    """
+    if positives not in POSITIVES:
+        raise UserError(f"positives is '{positives}': expected 'all' or 'generated'.")
+    same_class = labels[:, None] == labels  # (n, n)
+    diagonal = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    left_out = diagonal if positives == "all" else same_class
+    # Finite, so that an anchor with nothing to contrast with has gradient 0 instead of NaN.
+    nowhere = torch.finfo(embeddings.dtype).min / 2
+    anchors = embeddings / temperature
+    logits = (anchors @ embeddings.T).masked_fill_(left_out, nowhere)  # (n, n)
+    is_positive = same_class & ~left_out  # (n, n)
+    if hard_positives is not None and hard_negatives is not None:
+        generated = torch.stack(
+            [(anchors * hard_positives).sum(1), (anchors * hard_negatives).sum(1)], dim=1
+        )  # (n, 2)
+        exists = (~same_class).any(dim=1) if has_negative is None else has_negative  # (n,)
+        generated = generated.masked_fill(~exists[:, None], nowhere)
+        logits = torch.cat([logits, generated], dim=1)  # (n, n + 2)
+        is_positive = torch.cat(
+            [is_positive, exists[:, None], torch.zeros_like(exists)[:, None]], dim=1
+        )
+    return _contrast(logits, is_positive, focal)
+
+
+def _contrast(logits: Tensor, is_positive: Tensor, focal: bool) -> Tensor:
+    """Average -1/|P_i| sum_{j in P_i} (1 - p_ij) log p_ij over the anchors that have a P_i.
+
+    Args:
+        logits: similarities over temperature (n, m), very negative outside A_i.
+        is_positive: membership of P_i (n, m).
+        focal: whether the weight 1 - p_ij is applied; it carries gradient.
+    """
+    log_p = F.log_softmax(logits, dim=1)
+    # 1 - p as -expm1(log p) keeps the weight's precision where p is close to 1.
+    terms = -torch.expm1(log_p) * log_p if focal else log_p
+    counts = is_positive.sum(dim=1)
+    per_anchor = torch.where(is_positive, terms, 0.0).sum(dim=1) / counts.clamp(min=1)
+    return -per_anchor.sum() / (counts > 0).sum().clamp(min=1)
+
+
+@in_full_precision
+def mixed_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    mixed_logits: Tensor,
+    mixed_targets: Tensor,
+    *,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy of the smooth classifier, L_ce^m (Section 4.2): two means, added.
+
+    Args:
+        logits: classifier outputs (n, K) of the originals.
+        labels: class indices (n,).
+        mixed_logits: classifier outputs (m, K) of the generated samples; m is 2n in Core-tuning.
+        mixed_targets: their soft targets (m, K).
+        weights: (m,), 0 where nothing was generated and 1 elsewhere; the second mean is over
+            the ones, and 0 if there are none.
+    """
+    original = F.cross_entropy(logits, labels)
+    mixed = -(mixed_targets * F.log_softmax(mixed_logits, dim=1)).sum(dim=1)  # (m,)
+    if weights is None:
+        return original + mixed.mean()
+    weights = weights.to(mixed.dtype)
+    return original + (weights * mixed).sum() / weights.sum().clamp(min=1)

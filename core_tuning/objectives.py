@@ -1,0 +1,358 @@
+"""The three fine-tuning objectives: CE, CE-Con and Core-tuning.
+
+Each is called on encoder features, labels and the caller's classifier, and owns its projection
+head: give the optimiser the parameters of encoder, classifier and objective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checks import check_above_zero, check_choice, check_eta, check_share
+from .errors import UserError
+from .heads import ProjectionHead
+from .losses import POSITIVES, focal_contrastive, mixed_cross_entropy, supervised_contrastive
+from .mining import mine_pairs, mix_pairs, sample_lambda
+from .precision import at_least_float32, call_in_own_dtype
+from .released import (
+    released_contrastive,
+    released_cross_entropy,
+    released_mixtures,
+    released_pairs,
+)
+
+Classifier = Callable[[Tensor], Tensor]
+MIXING = ("hard", "manifold", "none")
+VARIANTS = ("equations", "released")
+
+
+class LossTerms(NamedTuple):
+    """Scalars total = cross_entropy + eta contrastive, and the logits (n, K) of the originals."""
+
+    total: Tensor
+    cross_entropy: Tensor
+    contrastive: Tensor
+    logits: Tensor
+
+
+class CrossEntropyLoss(nn.Module):
+    """Cross-entropy, optionally with manifold mixup of the features.
+
+    Args:
+        num_classes: K; needed for manifold mixup only.
+        mixing: "none", or "manifold": adds the mean cross-entropy of n mixtures of random pairs,
+            factors from Beta(alpha, alpha) (row 3 of Table 2, row 2 of Table 24).
+        alpha: parameter of the Beta distribution.
+
+    Raises:
+        UserError: an argument is out of its range.
+    """
+
+    def __init__(
+        self, num_classes: int | None = None, *, mixing: str = "none", alpha: float = 1.0
+    ) -> None:
+        super().__init__()
+        check_choice("mixing", mixing, ("manifold", "none"))
+        check_above_zero("alpha", alpha)
+        if mixing == "manifold" and num_classes is None:
+            raise UserError("mixing is 'manifold' without num_classes: give the number of classes.")
+        self.num_classes = num_classes or 0
+        self.mixing = mixing
+        self.alpha = alpha
+
+    def forward(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        classifier: Classifier,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> LossTerms:
+        """Compute the loss of features (n, d), labels (n,) and a classifier (m, d) -> (m, K)."""
+        if self.mixing == "manifold":
+            loss, logits = _manifold_cross_entropy(
+                features, labels, classifier, self.num_classes, self.alpha, generator
+            )
+        else:
+            logits = _logits(classifier, features)
+            loss = F.cross_entropy(logits, labels)
+        return LossTerms(loss, loss, torch.zeros_like(loss), logits)
+
+
+class CEContrastiveLoss(nn.Module):
+    """Cross-entropy plus eta times the supervised contrastive loss (Eq. 1): CE-Con.
+
+    Args:
+        feature_dim: d, the width of the encoder features.
+        eta: weight of the contrastive loss.
+        temperature: tau.
+        projection_dim: width of the contrastive features.
+        projection_depth: number of linear layers of the projection head.
+
+    Raises:
+        UserError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        *,
+        eta: float = 0.1,
+        temperature: float = 0.07,
+        projection_dim: int = 256,
+        projection_depth: int = 2,
+    ) -> None:
+        super().__init__()
+        check_eta(eta)
+        check_above_zero("temperature", temperature)
+        self.eta = eta
+        self.temperature = temperature
+        self.projection = ProjectionHead(feature_dim, projection_dim, projection_depth)
+
+    def forward(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        classifier: Classifier,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> LossTerms:
+        """Compute the loss of features (n, d), labels (n,) and a classifier (m, d) -> (m, K).
+
+        Nothing is random here; `generator` is accepted so that all objectives are called alike.
+        """
+        logits = _logits(classifier, features)
+        cross_entropy = F.cross_entropy(logits, labels)
+        contrastive = supervised_contrastive(
+            self.projection(features), labels, temperature=self.temperature
+        )
+        return LossTerms(cross_entropy + self.eta * contrastive, cross_entropy, contrastive, logits)
+
+
+class CoreTuningLoss(nn.Module):
+    """The Core-tuning objective L_ce^m + eta L_con^f (Section 4.2).
+
+    Args:
+        feature_dim: d, the width of the encoder features.
+        num_classes: K.
+        eta: weight of the contrastive loss; the paper selects it from {0.1, 1, 10}.
+        alpha: parameter of Beta(alpha, alpha); from {0.1, 1, 10}.
+        temperature: tau.
+        lambda_n: lower clip of the mixing factor of the semi-hard negatives (Table 22).
+        lambda_p: lower clip of that of the hard positives (Table 22).
+        focal: weigh pairs by 1 - p_ij (Table 2).
+        mixing: "hard" is the hardness-directed mixup; "manifold" mixes random pairs, for the
+            classifier alone; "none" mixes nothing (Table 2).
+        positives: "all" or "generated" (Table 23).
+        smooth_classifier: train the classifier on the mixtures too (Table 24).
+        projection_dim: width of the contrastive features (Appendix E.1).
+        projection_depth: number of linear layers of the projection head (Appendix E.1).
+        variant: "equations", or "released" for what the authors' release computes; that ignores
+            focal, mixing, positives and smooth_classifier, which it does not have.
+
+    Raises:
+        UserError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        num_classes: int,
+        *,
+        eta: float = 0.1,
+        alpha: float = 1.0,
+        temperature: float = 0.07,
+        lambda_n: float = 0.8,
+        lambda_p: float = 0.0,
+        focal: bool = True,
+        mixing: str = "hard",
+        positives: str = "all",
+        smooth_classifier: bool = True,
+        projection_dim: int = 256,
+        projection_depth: int = 2,
+        variant: str = "equations",
+    ) -> None:
+        super().__init__()
+        check_eta(eta)
+        check_above_zero("alpha", alpha)
+        check_above_zero("temperature", temperature)
+        check_share("lambda_n", lambda_n)
+        check_share("lambda_p", lambda_p)
+        check_choice("mixing", mixing, MIXING)
+        check_choice("positives", positives, POSITIVES)
+        check_choice("variant", variant, VARIANTS)
+        if positives == "generated" and mixing != "hard":
+            raise UserError(
+                f"positives is 'generated' with mixing '{mixing}', which generates none: "
+                "use mixing 'hard'."
+            )
+        self.num_classes = num_classes
+        self.eta = eta
+        self.alpha = alpha
+        self.temperature = temperature
+        self.lambda_n = lambda_n
+        self.lambda_p = lambda_p
+        self.focal = focal
+        self.mixing = mixing
+        self.positives = positives
+        self.smooth_classifier = smooth_classifier
+        self.variant = variant
+        self.projection = ProjectionHead(feature_dim, projection_dim, projection_depth)
+
+    def forward(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        classifier: Classifier,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> LossTerms:
+        """Compute the loss of features (n, d), labels (n,) and a classifier (m, d) -> (m, K).
+
+        Args:
+            features: encoder features of the batch.
+            labels: class indices.
+            classifier: applied to the originals and the mixtures in one call.
+            generator: source of negatives and mixing factors, on the features' device.
+        """
+        if self.variant == "released":
+            terms = self._released(features, labels, classifier, generator)
+        elif self.mixing == "hard":
+            terms = self._hardness_directed(features, labels, classifier, generator)
+        else:
+            terms = self._originals_only(features, labels, classifier, generator)
+        cross_entropy, contrastive, logits = terms
+        return LossTerms(cross_entropy + self.eta * contrastive, cross_entropy, contrastive, logits)
+
+    def _hardness_directed(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        classifier: Classifier,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n = len(labels)
+        z = at_least_float32(features)  # (n, d)
+        pairs = mine_pairs(z, labels, generator=generator)
+        mixtures = mix_pairs(
+            z,
+            _one_hot(labels, self.num_classes, z.dtype),
+            pairs,
+            self._sample_lambda(n, self.lambda_p, z.device, generator),
+            self._sample_lambda(n, self.lambda_n, z.device, generator),
+        )
+        everything = torch.cat([z, mixtures.positive, mixtures.negative])  # (3n, d)
+        if self.smooth_classifier:
+            all_logits = _logits(classifier, everything)  # (3n, K)
+            logits = all_logits[:n]
+            cross_entropy = mixed_cross_entropy(
+                logits,
+                labels,
+                all_logits[n:],
+                torch.cat([mixtures.positive_targets, mixtures.negative_targets]),
+                weights=pairs.has_negative.repeat(2),
+            )
+        else:
+            logits = _logits(classifier, features)
+            cross_entropy = F.cross_entropy(logits, labels)
+        originals, hard_positives, hard_negatives = self.projection(everything).split(n)
+        contrastive = focal_contrastive(
+            originals,
+            labels,
+            hard_positives,
+            hard_negatives,
+            temperature=self.temperature,
+            focal=self.focal,
+            positives=self.positives,
+            has_negative=pairs.has_negative,
+        )
+        return cross_entropy, contrastive, logits
+
+    def _originals_only(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        classifier: Classifier,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Contrast the originals alone; any mixtures serve the classifier alone."""
+        if self.mixing == "manifold" and self.smooth_classifier:
+            cross_entropy, logits = _manifold_cross_entropy(
+                features, labels, classifier, self.num_classes, self.alpha, generator
+            )
+        else:
+            logits = _logits(classifier, features)
+            cross_entropy = F.cross_entropy(logits, labels)
+        contrastive = focal_contrastive(
+            self.projection(features),
+            labels,
+            None,
+            None,
+            temperature=self.temperature,
+            focal=self.focal,
+        )
+        return cross_entropy, contrastive, logits
+
+    def _released(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        classifier: Classifier,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n = len(labels)
+        z = at_least_float32(features)
+        everything, targets = released_mixtures(
+            z,
+            _one_hot(labels, self.num_classes, z.dtype),
+            torch.randperm(n, device=z.device, generator=generator),
+            *released_pairs(z, labels),
+            self._sample_lambda(n, self.lambda_n, z.device, generator),
+            self._sample_lambda(n, self.lambda_p, z.device, generator),
+        )
+        all_logits = _logits(classifier, everything)
+        cross_entropy = released_cross_entropy(all_logits, targets)
+        contrastive = released_contrastive(
+            self.projection(everything), targets, temperature=self.temperature
+        )
+        return cross_entropy, contrastive, all_logits[:n]
+
+    def _sample_lambda(
+        self, n: int, minimum: float, device: torch.device, generator: torch.Generator | None
+    ) -> Tensor:
+        return sample_lambda(n, self.alpha, minimum=minimum, device=device, generator=generator)
+
+
+def _logits(classifier: Classifier, features: Tensor) -> Tensor:
+    return at_least_float32(call_in_own_dtype(classifier, features))
+
+
+def _one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """One-hot targets (n, K); F.one_hot would read the largest label back from the device."""
+    targets = torch.zeros(len(labels), num_classes, dtype=dtype, device=labels.device)
+    return targets.scatter_(1, labels[:, None], 1.0)
+
+
+def _manifold_cross_entropy(
+    features: Tensor,
+    labels: Tensor,
+    classifier: Classifier,
+    num_classes: int,
+    alpha: float,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    """L_ce^m with mixtures of random pairs, and the logits (n, K) of the originals."""
+    n = len(labels)
+    z = at_least_float32(features)
+    targets = _one_hot(labels, num_classes, z.dtype)
+    partners = torch.randperm(n, device=z.device, generator=generator)
+    lam = sample_lambda(n, alpha, device=z.device, generator=generator).to(z.dtype)[:, None]
+    mixed = torch.lerp(z[partners], z, lam)
+    mixed_targets = torch.lerp(targets[partners], targets, lam)
+    logits = _logits(classifier, torch.cat([z, mixed]))
+    return mixed_cross_entropy(logits[:n], labels, logits[n:], mixed_targets), logits[:n]

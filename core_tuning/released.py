@@ -1,0 +1,118 @@
+"""What the authors' public release computes, where it differs from the paper's equations.
+
+The release (NeurIPS 2021, CIFAR only) is another reading of the method: its mining rarely finds
+the hardest positive, each distinct soft label becomes a class of its own, and the encoder learns
+through mixtures alone. `CoreTuningLoss(variant="released")` reproduces it, so that a user can
+tell which of the two a number belongs to.
+
+One thing is not reproduced: the release tells soft labels apart by a hash that collides for more
+than 64 classes; here they are compared exactly.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .precision import in_full_precision
+
+
+class ReleasedPairs(NamedTuple):
+    """Partners of each anchor as the release finds them, indices (n,)."""
+
+    hard_positive: Tensor
+    hard_negative: Tensor
+
+
+@torch.no_grad()
+@in_full_precision
+def released_pairs(features: Tensor, labels: Tensor) -> ReleasedPairs:
+    """Find partners among cosines whose masked entries are 0.
+
+    Where no class mate has a negative cosine, as with ReLU features, argmin picks the first
+    masked entry, a sample of another class or the anchor itself; index 0 means the anchor.
+
+    Args:
+        features: encoder features (n, d).
+        labels: class indices (n,).
+    """
+    unit = F.normalize(features, dim=1)
+    cosine = unit @ unit.T
+    same_class = (labels[:, None] == labels).to(cosine.dtype)
+    mates = same_class.clone().fill_diagonal_(0)
+    hard_positive = (cosine * mates).argmin(dim=1)
+    hard_negative = (cosine * (1 - same_class)).argmax(dim=1)
+    anchors = torch.arange(len(labels), device=labels.device)
+    return ReleasedPairs(torch.where(hard_positive == 0, anchors, hard_positive), hard_negative)
+
+
+@in_full_precision
+def released_mixtures(
+    features: Tensor,
+    targets: Tensor,
+    partners: Tensor,
+    hard_positive: Tensor,
+    hard_negative: Tensor,
+    lam_negative: Tensor,
+    lam_positive: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Stack the originals, their "negatives" and their "hard positives".
+
+    Args:
+        features: encoder features (n, d).
+        targets: one-hot targets (n, K).
+        partners: a permutation (n,); the partner of a "negative" may be of the same class.
+        hard_positive: indices (n,) from `released_pairs`.
+        hard_negative: indices (n,) from `released_pairs`.
+        lam_negative: mixing factors (n,), clipped at 0.8 in the release.
+        lam_positive: mixing factors (n,).
+
+    Returns:
+        Features (3n, d), whose first n rows are detached, and soft targets (3n, K).
+    """
+
+    def stack(values: Tensor) -> Tensor:
+        towards_partner = lam_negative.to(values.dtype)[:, None]
+        towards_positive = lam_positive.to(values.dtype)[:, None]
+        negative = (1 - towards_partner) * values + towards_partner * values[partners]
+        positive = (
+            towards_positive * values[hard_positive]
+            + (1 - towards_positive) * values[hard_negative]
+        )
+        return torch.cat([values.detach(), negative, positive])
+
+    return stack(features), stack(targets)
+
+
+@in_full_precision
+def released_contrastive(
+    embeddings: Tensor, targets: Tensor, *, temperature: float = 0.07
+) -> Tensor:
+    """Focal contrastive loss among all rows; two rows are positives if their targets are equal.
+
+    The mean runs over all m columns, not over |P_i|, and the sum over anchors is divided by the
+    number of those that have a positive; if none has, the loss is 0.
+
+    Args:
+        embeddings: L2-normalised contrastive features (m, c); m is 3n.
+        targets: soft targets (m, K).
+        temperature: tau.
+    """
+    diagonal = torch.eye(len(targets), dtype=torch.bool, device=targets.device)
+    # The largest difference of two soft labels is exactly 0 when they are the same label.
+    is_positive = (torch.cdist(targets, targets, p=float("inf")) == 0) & ~diagonal  # (m, m)
+    nowhere = torch.finfo(embeddings.dtype).min / 2
+    logits = (embeddings / temperature) @ embeddings.T
+    log_p = F.log_softmax(logits.masked_fill_(diagonal, nowhere), dim=1)
+    terms = torch.where(is_positive, -torch.expm1(log_p) * log_p, 0.0)
+    anchors = is_positive.any(dim=1).sum().clamp(min=1)
+    return -terms.mean(dim=1).sum() / anchors
+
+
+@in_full_precision
+def released_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Soft cross-entropy as one mean over all rows: logits (m, K), soft targets (m, K)."""
+    return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()

@@ -1,0 +1,176 @@
+"""A run's folder: how it was made, its metrics, its checkpoint and its model.
+
+Every file is written under another name, flushed and renamed, so that a kill at any instant
+leaves the last good one.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core_tuning.errors import UserError
+
+CHECKPOINT_VERSION = 1
+VERSIONED = ("core-tuning", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, platform and command line of this process, for config.json."""
+    return {
+        "command": " ".join(["core-tuning", *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        **{name: importlib.metadata.version(name) for name in VERSIONED},
+    }
+
+
+def write_atomically(path: Path, contents: bytes | memoryview) -> None:
+    """Write a file that is either whole or not there."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(contents)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+class RunFolder:
+    """The files of one run.
+
+    Args:
+        path: the folder; `start` or `resume` prepares it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_path = path / "config.json"
+        self.metrics_path = path / "metrics.jsonl"
+        self.checkpoint_path = path / "checkpoint.pt"
+        self.model_path = path / "model.safetensors"
+        self.result_path = path / "result.json"
+
+    def start(self, config: dict[str, Any], *, overwrite: bool = False) -> None:
+        """Make the folder and write config.json.
+
+        Raises:
+            UserError: the folder holds something and `overwrite` is not given, or nothing can
+                be written there.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"The run folder {self.path} is a file: name another with --output.")
+        try:
+            if self.path.is_dir() and any(self.path.iterdir()):
+                self._clear(overwrite)
+            (self.path / "figures").mkdir(parents=True, exist_ok=True)
+            self._write_config(config)
+        except PermissionError as error:
+            raise UserError(
+                f"The run folder {self.path} cannot be written ({error.strerror}): "
+                "name another with --output."
+            ) from error
+
+    def _clear(self, overwrite: bool) -> None:
+        if not overwrite:
+            raise UserError(
+                f"The run folder {self.path} is not empty: go on with --resume, "
+                "begin anew with --overwrite, or name another with --output."
+            )
+        # A mistyped --output must not cost somebody a folder that is no run's.
+        if not self.config_path.exists():
+            raise UserError(
+                f"The folder {self.path} is not a run's (it has no config.json) and is not "
+                "overwritten: name another with --output."
+            )
+        shutil.rmtree(self.path)
+
+    def resume(self, config: dict[str, Any], *, may_differ: frozenset[str] = frozenset()) -> None:
+        """Check that the folder holds a run of this configuration.
+
+        Args:
+            config: of this run.
+            may_differ: keys that change nothing in the result.
+
+        Raises:
+            UserError: there is no run, or its configuration is another.
+        """
+        before = self.read_config()
+        for key in sorted(before.keys() | config.keys()):
+            if key not in may_differ and before.get(key) != config.get(key):
+                raise UserError(
+                    f"The run in {self.path} was started with {key} = {before.get(key)!r}, not "
+                    f"{config.get(key)!r}: resume it with the same options, or start another "
+                    "with --output."
+                )
+        self._write_config(config)
+
+    def _write_config(self, config: dict[str, Any]) -> None:
+        contents = {"config": config, "environment": environment()}
+        self.write_json(self.config_path, contents)
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the configuration that the run was started with."""
+        if not self.config_path.is_file():
+            raise UserError(
+                f"{self.path} is not a run's folder: it has no config.json; "
+                "leave out --resume to start one."
+            )
+        return json.loads(self.config_path.read_text())["config"]
+
+    def write_json(self, path: Path, contents: dict[str, Any]) -> None:
+        """Write a JSON file of this folder."""
+        write_atomically(path, (json.dumps(contents, indent=2) + "\n").encode())
+
+    def write_csv(self, name: str, rows: list[list[Any]]) -> None:
+        """Write a table of this folder."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        write_atomically(self.path / name, text.getvalue().encode())
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        with self.metrics_path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl; a last line cut short by a kill is left out."""
+        if not self.metrics_path.exists():
+            return []
+        lines = self.metrics_path.read_text().split("\n")
+        return [json.loads(line) for line in lines[:-1]]
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drop the lines that a resumed run will write again."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(self.metrics_path, text.encode())
+
+    def save_model(self, contents: bytes) -> None:
+        """Replace model.safetensors."""
+        write_atomically(self.model_path, contents)
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Replace checkpoint.pt."""
+        buffer = io.BytesIO()
+        torch.save({"core_tuning_checkpoint": CHECKPOINT_VERSION, **state}, buffer)
+        write_atomically(self.checkpoint_path, buffer.getbuffer())
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Return what was saved last, or None if the run was stopped before that."""
+        if not self.checkpoint_path.exists():
+            return None
+        return torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)

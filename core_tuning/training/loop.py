@@ -1,0 +1,243 @@
+"""The training loop: epochs of seeded batches on `accelerate`, resumable at any step.
+
+Whatever a step draws at random (batch, augmentations, mined negatives, mixing factors) follows
+from the seed and the step's number alone, so that a resumed run repeats what an uninterrupted
+one would have done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from core_tuning.data.loading import EpochSampler, Key, load_batches
+from core_tuning.errors import UserError
+
+from .evaluation import Evaluation
+from .folder import RunFolder
+from .learner import Learner
+from .progress import Progress
+from .randomness import derive_seed
+from .schedules import SCHEDULES
+from .settings import Settings, make_accelerator, make_optimizer
+from .state import TrainingState
+
+BatchHook = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+EpochHook = Callable[[dict[str, Any]], None]
+
+
+def fit(
+    learner: Learner,
+    train: Dataset,
+    validate: Callable[[], Evaluation] | None,
+    settings: Settings,
+    folder: RunFolder,
+    *,
+    facts: dict[str, Any],
+    change_batch: BatchHook | None = None,
+    on_epoch: EpochHook | None = None,
+    label: str = "training",
+) -> TrainingState:
+    """Train a learner, from the folder's checkpoint if it has one.
+
+    Args:
+        learner: moved to the device and trained in place.
+        train: data set of (image (3, h, w) in [0, 1], label), keyed by (index, seed).
+        validate: evaluates the learner on the validation split; None trains without one.
+        settings: how to optimise.
+        folder: a started or resumed run folder; receives metrics, checkpoints, and the model of
+            the best validation accuracy (of the last epoch if there is no validation split).
+        facts: written into the exported model's metadata.
+        change_batch: changes each micro-batch on the device before the forward pass; is given
+            a generator that depends on the seed and the step alone.
+        on_epoch: called with each line of metrics.jsonl.
+        label: in front of the progress bar.
+
+    Raises:
+        UserError: a loss is not finite (the last good checkpoint is kept), the device is
+            missing, or a batch is larger than the training data.
+    """
+    run = _Run(learner, train, validate, settings, folder, facts)
+    run.change_batch = change_batch
+    progress = Progress(run.batches.steps, run.state.step, label)
+    try:
+        while run.state.step < run.batches.steps:
+            for images, labels in load_batches(run.loader):
+                run.step(images, labels)
+                if progress.advance():
+                    progress.show(**run.state.averages())
+                    run.check_finite()
+                    run.save_if_due()
+            line = run.finish_epoch()
+            if on_epoch is not None:
+                on_epoch(line)
+    finally:
+        progress.close()
+    return run.state
+
+
+class _Batches:
+    """Keys of the batches from the state's step to the end of its epoch, or of the run."""
+
+    def __init__(self, sampler: EpochSampler, steps: int) -> None:
+        self.sampler = sampler
+        self.steps = steps
+        self.step = 0
+
+    def __len__(self) -> int:
+        in_epoch = len(self.sampler)
+        return min(in_epoch - self.step % in_epoch, self.steps - self.step)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, start = divmod(self.step, len(self.sampler))
+        return islice(self.sampler.batches(epoch, start), len(self))
+
+
+class _Run:
+    """What `fit` works on: the state, the batches and the folder."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        train: Dataset,
+        validate: Callable[[], Evaluation] | None,
+        settings: Settings,
+        folder: RunFolder,
+        facts: dict[str, Any],
+    ) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.facts = facts
+        self.validate = validate
+        self.change_batch: BatchHook | None = None
+        self.accelerator: Accelerator = make_accelerator(settings)
+        device = self.accelerator.device
+        learner.to(device)
+        if settings.channels_last:
+            learner.to(memory_format=torch.channels_last)
+        learner.train()
+        optimizer = self.accelerator.prepare(make_optimizer(learner.parameters(), settings))
+        self.state = TrainingState(learner, optimizer, self.accelerator)
+        self.encode = (
+            torch.compile(learner.image_encoder) if settings.compile else learner.image_encoder
+        )
+        self.generator = torch.Generator(device)
+        self._restore()
+        self._load_batches(train)
+        self.started = time.monotonic()
+        self.saved_at = self.started
+
+    def _restore(self) -> None:
+        checkpoint = self.folder.load_checkpoint()
+        if checkpoint is not None:
+            self.state.load_state_dict(checkpoint)
+        self.folder.forget_metrics_after(self.state.step)
+
+    def _load_batches(self, train: Dataset) -> None:
+        settings = self.settings
+        images = len(train)  # type: ignore[arg-type]
+        sampler = EpochSampler(images, settings.batch_size, settings.seed)
+        steps = settings.epochs * len(sampler)
+        if settings.limit_steps is not None:
+            steps = min(steps, settings.limit_steps)
+        self.batches = _Batches(sampler, steps)
+        self.batches.step = self.state.step
+        self.loader = DataLoader(
+            train,
+            batch_sampler=self.batches,
+            num_workers=settings.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+            persistent_workers=settings.workers > 0,
+        )
+
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        """Take one optimiser step on images (n, 3, h, w) in [0, 1] and labels (n,)."""
+        settings, state = self.settings, self.state
+        done = state.step / self.batches.steps
+        for group in state.optimizer.param_groups:
+            group["lr"] = settings.lr * SCHEDULES[settings.schedule](done)
+        parts = zip(
+            images.chunk(settings.accumulate), labels.chunk(settings.accumulate), strict=True
+        )
+        for number, (part, part_labels) in enumerate(parts):
+            self._backward(part, part_labels, number)
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        state.step += 1
+
+    def _backward(self, images: Tensor, labels: Tensor, number: int) -> None:
+        state, device = self.state, self.accelerator.device
+        images = images.to(device, non_blocking=True)
+        labels = labels.to(device, non_blocking=True)
+        self.generator.manual_seed(derive_seed(self.settings.seed, state.step, number))
+        if self.change_batch is not None:
+            images, labels = self.change_batch(images, labels, self.generator)
+        if self.settings.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        learner = state.learner
+        with self.accelerator.autocast():
+            terms = learner.objective(
+                self.encode(images), labels, learner.classifier, generator=self.generator
+            )
+        self.accelerator.backward(terms.total / self.settings.accumulate)
+        state.count(terms, labels)
+
+    def check_finite(self) -> None:
+        """Stop the run if a loss was not finite; what is saved is older and good."""
+        bad_step = self.state.first_bad_step()
+        if bad_step is not None:
+            raise UserError(
+                f"The loss is not finite at step {bad_step}: lower --lr (now "
+                f"{self.settings.lr}) or --eta and start anew; the last good checkpoint is in "
+                f"{self.folder.path}."
+            )
+
+    def save_if_due(self) -> None:
+        """Save in the middle of an epoch, if the last checkpoint is old enough."""
+        if time.monotonic() - self.saved_at >= 60 * self.settings.checkpoint_minutes:
+            self.save()
+
+    def save(self) -> None:
+        """Replace the folder's checkpoint."""
+        now = time.monotonic()
+        self.state.seconds += now - self.started
+        self.started = self.saved_at = now
+        self.folder.save_checkpoint(self.state.state_dict())
+
+    def finish_epoch(self) -> dict[str, Any]:
+        """Evaluate, write the metrics, export the model if it is the best, and save."""
+        self.check_finite()
+        state, settings = self.state, self.settings
+        epoch = -(-state.step // len(self.batches.sampler))
+        line: dict[str, Any] = {
+            "epoch": epoch,
+            "step": state.step,
+            "lr": state.optimizer.param_groups[0]["lr"],
+            "train": state.averages(),
+            "seconds": round(state.seconds + time.monotonic() - self.started, 2),
+        }
+        is_last = state.step == self.batches.steps
+        if self.validate is None:
+            self._export(epoch)
+        elif is_last or epoch % settings.eval_every == 0:
+            validation = self.validate()
+            line["validation"] = validation.summary()
+            if validation.top1 > state.best_top1:
+                state.best_top1 = validation.top1
+                self._export(epoch)
+        self.folder.append_metrics(line)
+        state.begin_epoch()
+        self.batches.step = state.step
+        self.save()
+        return line
+
+    def _export(self, epoch: int) -> None:
+        self.state.best_epoch = epoch
+        self.folder.save_model(self.state.learner.export({**self.facts, "epoch": epoch}))
