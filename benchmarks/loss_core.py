@@ -34,7 +34,8 @@ from core_tuning.mining import mine_pairs, mix_pairs, sample_lambda
 
 EMBEDDING_DIM = 256
 RELEASED = ("to_one_hot", "feature_mixup", "focal_SupConLoss")
-Step = Callable[[], Tensor]
+# A step returns the tensors that the rest of the training step would send gradient into.
+Step = Callable[[], list[Tensor]]
 
 
 class Problem:
@@ -54,7 +55,7 @@ class Problem:
         return [self.features, self.embeddings, self.logits]
 
 
-def ours(problem: Problem) -> Tensor:
+def ours(problem: Problem) -> list[Tensor]:
     """Core-tuning's mining, mixing and losses, as the objective calls them."""
     n = len(problem.labels)
     pairs = mine_pairs(problem.features, problem.labels)
@@ -65,26 +66,23 @@ def ours(problem: Problem) -> Tensor:
         sample_lambda(n, 1.0),
         sample_lambda(n, 1.0, minimum=0.8),
     )
+    originals, hard_positives, hard_negatives = problem.embeddings.split(n)
     contrastive = focal_contrastive(
-        problem.embeddings[:n],
+        originals,
         problem.labels,
-        problem.embeddings[n : 2 * n],
-        problem.embeddings[2 * n :],
+        hard_positives,
+        hard_negatives,
         has_negative=pairs.has_negative,
     )
+    logits, mixed_logits = problem.logits.split([n, 2 * n])
     cross_entropy = mixed_cross_entropy(
-        problem.logits[:n],
+        logits,
         problem.labels,
-        problem.logits[n:],
+        mixed_logits,
         torch.cat([mixtures.positive_targets, mixtures.negative_targets]),
         weights=pairs.has_negative.repeat(2),
     )
-    return _keep(mixtures.positive, mixtures.negative) + contrastive + cross_entropy
-
-
-def _keep(*mixed: Tensor) -> Tensor:
-    """Make the mixed features part of the graph, as head and classifier would."""
-    return sum((rows.mean() for rows in mixed), torch.zeros(()))
+    return [contrastive + cross_entropy, mixtures.positive, mixtures.negative]
 
 
 def load_release(path: Path, classes: int) -> dict[str, Any]:
@@ -103,7 +101,7 @@ def load_release(path: Path, classes: int) -> dict[str, Any]:
     return namespace
 
 
-def released(problem: Problem, release: dict[str, Any]) -> Tensor:
+def released(problem: Problem, release: dict[str, Any]) -> list[Tensor]:
     """The release's mining, mixing and losses."""
     mixed, targets, _, _ = release["feature_mixup"](
         problem.features, problem.labels, len(problem.labels)
@@ -111,7 +109,7 @@ def released(problem: Problem, release: dict[str, Any]) -> Tensor:
     contrastive = release["focal_SupConLoss"](problem.embeddings, targets, mixup=True)
     log_p = F.log_softmax(problem.logits, dim=1)
     cross_entropy = -torch.sum(log_p * targets, dim=1).mean()
-    return _keep(mixed) + contrastive + cross_entropy
+    return [contrastive + cross_entropy, mixed]
 
 
 def without_gpu() -> Any:
@@ -124,18 +122,20 @@ def without_gpu() -> Any:
     return mock.patch.multiple(Tensor, cuda=lambda tensor: tensor, to=to)
 
 
-def product(problem: Problem) -> Tensor:
+def product(problem: Problem) -> list[Tensor]:
     """The bound: one (B x B x d) product."""
     with torch.no_grad():
-        return problem.features @ problem.features.T
+        return [problem.features @ problem.features.T]
 
 
-def milliseconds(step: Step, leaves: list[Tensor], backward: bool) -> float:
-    """Time one step."""
+def milliseconds(
+    step: Step, leaves: list[Tensor], backward: bool, gradients: list[Tensor]
+) -> float:
+    """Time one step; the gradients of its outputs are made beforehand."""
     started = time.perf_counter()
-    loss = step()
+    outputs = step()
     if backward:
-        loss.backward()
+        torch.autograd.backward(outputs, gradients)
     elapsed = time.perf_counter() - started
     for leaf in leaves:
         leaf.grad = None
@@ -145,9 +145,10 @@ def milliseconds(step: Step, leaves: list[Tensor], backward: bool) -> float:
 def compare(steps: dict[str, Step], leaves: list[Tensor], backward: bool, repeats: int) -> Any:
     """Median milliseconds of steps run in turn, and the medians of their ratios to the first."""
     times: dict[str, list[float]] = {name: [] for name in steps}
+    gradients = {name: [torch.ones_like(out) for out in step()] for name, step in steps.items()}
     for repeat in range(repeats + 3):
         for name, step in steps.items():
-            elapsed = milliseconds(step, leaves, backward)
+            elapsed = milliseconds(step, leaves, backward, gradients[name])
             if repeat >= 3:
                 times[name].append(elapsed)
     first = next(iter(times.values()))
@@ -162,8 +163,9 @@ def compare(steps: dict[str, Step], leaves: list[Tensor], backward: bool, repeat
 
 def peak_mebibytes(step: Step, leaves: list[Tensor]) -> float:
     """Most memory that forward and backward hold at once, in MiB."""
+    gradients = [torch.ones_like(output) for output in step()]
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        step().backward()
+        torch.autograd.backward(step(), gradients)
     for leaf in leaves:
         leaf.grad = None
     held = peak = 0

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .precision import in_full_precision
+from .similarity import self_similarity
 
 POSITIVES = ("all", "generated")
 
@@ -73,13 +74,14 @@ def focal_contrastive(
     left_out = diagonal if positives == "all" else same_class
     # Finite, so that an anchor with nothing to contrast with has gradient 0 instead of NaN.
     nowhere = torch.finfo(embeddings.dtype).min / 2
-    anchors = embeddings / temperature
-    logits = (anchors @ embeddings.T).masked_fill_(left_out, nowhere)  # (n, n)
+    cosine = self_similarity(embeddings)  # (n, n)
+    logits = torch.where(left_out, nowhere, cosine / temperature)
     is_positive = same_class & ~left_out  # (n, n)
     if hard_positives is not None and hard_negatives is not None:
         generated = torch.stack(
-            [(anchors * hard_positives).sum(1), (anchors * hard_negatives).sum(1)], dim=1
+            [(embeddings * hard_positives).sum(1), (embeddings * hard_negatives).sum(1)], dim=1
         )  # (n, 2)
+        generated = generated / temperature
         exists = (~same_class).any(dim=1) if has_negative is None else has_negative  # (n,)
         generated = generated.masked_fill(~exists[:, None], nowhere)
         logits = torch.cat([logits, generated], dim=1)  # (n, n + 2)
@@ -99,10 +101,10 @@ def _contrast(logits: Tensor, is_positive: Tensor, focal: bool) -> Tensor:
     """
     log_p = F.log_softmax(logits, dim=1)
     # 1 - p as -expm1(log p) keeps the weight's precision where p is close to 1.
-    terms = -torch.expm1(log_p) * log_p if focal else log_p
+    terms = torch.expm1(log_p) * log_p if focal else -log_p
     counts = is_positive.sum(dim=1)
     per_anchor = torch.where(is_positive, terms, 0.0).sum(dim=1) / counts.clamp(min=1)
-    return -per_anchor.sum() / (counts > 0).sum().clamp(min=1)
+    return per_anchor.sum() / (counts > 0).sum().clamp(min=1)
 
 
 @in_full_precision

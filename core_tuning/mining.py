@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .precision import in_full_precision
+from .similarity import self_similarity
 
 
 class Pairs(NamedTuple):
@@ -57,8 +58,7 @@ def mine_pairs(
     """
     # Cosines lie in [-1, 1]; 2 and 3 rank the anchor itself behind every candidate and before
     # every sample that is none, so that it stands in where there is no candidate.
-    unit = F.normalize(features, dim=1)
-    cosine = unit @ unit.T  # (n, n)
+    cosine = self_similarity(F.normalize(features, dim=1))  # (n, n)
     other_class = labels[:, None] != labels  # (n, n)
     hardest_positive = cosine.masked_fill(other_class, 3.0).fill_diagonal_(2.0).argmin(dim=1)
     hardest_negative = cosine.masked_fill_(~other_class, -3.0).fill_diagonal_(-2.0).argmax(dim=1)
@@ -135,17 +135,25 @@ def mix_pairs(
         lam_negative: mixing factors (n,) of the semi-hard negatives.
     """
 
+    n = len(targets)
+    anchors = torch.arange(n, device=features.device)
+    ends = torch.stack(
+        [
+            torch.cat([pairs.hardest_positive, pairs.random_negative]),
+            torch.cat([pairs.hardest_negative, anchors]),
+        ],
+        dim=1,
+    )  # (2n, 2)
+    lam = torch.cat([lam_positive, lam_negative]).to(features.dtype)
+    shares = torch.stack([lam, 1 - lam], dim=1)  # (2n, 2)
+
     def mix(values: Tensor) -> tuple[Tensor, Tensor]:
-        positive = torch.lerp(
-            values.index_select(0, pairs.hardest_negative),
-            values.index_select(0, pairs.hardest_positive),
-            lam_positive.to(values.dtype)[:, None],
-        )
-        negative = torch.lerp(
-            values,
-            values.index_select(0, pairs.random_negative),
-            lam_negative.to(values.dtype)[:, None],
-        )
+        # One pass that gathers and weighs, where index_select and lerp would store four
+        # intermediate copies of the features.
+        mixed = F.embedding_bag(
+            ends, values, mode="sum", per_sample_weights=shares.to(values.dtype)
+        )  # (2n, d) or (2n, K)
+        positive, negative = mixed.split(n)
         return positive, negative
 
     positive, negative = mix(features)

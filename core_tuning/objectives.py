@@ -152,8 +152,8 @@ class CoreTuningLoss(nn.Module):
         smooth_classifier: train the classifier on the mixtures too (Table 24).
         projection_dim: width of the contrastive features (Appendix E.1).
         projection_depth: number of linear layers of the projection head (Appendix E.1).
-        variant: "equations", or "released" for what the authors' release computes; that ignores
-            focal, mixing, positives and smooth_classifier, which it does not have.
+        variant: "equations", or "released" for what the authors' release computes, which has no
+            other focal, mixing, positives or smooth_classifier than the default.
 
     Raises:
         UserError: an argument is out of its range.
@@ -190,6 +190,12 @@ class CoreTuningLoss(nn.Module):
             raise UserError(
                 f"positives is 'generated' with mixing '{mixing}', which generates none: "
                 "use mixing 'hard'."
+            )
+        ablated = not focal or mixing != "hard" or positives != "all" or not smooth_classifier
+        if variant == "released" and ablated:
+            raise UserError(
+                "variant is 'released' with focal, mixing, positives or smooth_classifier other "
+                "than the default: the release has no such options; use variant 'equations'."
             )
         self.num_classes = num_classes
         self.eta = eta
@@ -249,11 +255,11 @@ class CoreTuningLoss(nn.Module):
         everything = torch.cat([z, mixtures.positive, mixtures.negative])  # (3n, d)
         if self.smooth_classifier:
             all_logits = _logits(classifier, everything)  # (3n, K)
-            logits = all_logits[:n]
+            logits, mixed_logits = all_logits.split([n, 2 * n])
             cross_entropy = mixed_cross_entropy(
                 logits,
                 labels,
-                all_logits[n:],
+                mixed_logits,
                 torch.cat([mixtures.positive_targets, mixtures.negative_targets]),
                 weights=pairs.has_negative.repeat(2),
             )

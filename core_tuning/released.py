@@ -107,9 +107,9 @@ def released_contrastive(
     nowhere = torch.finfo(embeddings.dtype).min / 2
     logits = (embeddings / temperature) @ embeddings.T
     log_p = F.log_softmax(logits.masked_fill_(diagonal, nowhere), dim=1)
-    terms = torch.where(is_positive, -torch.expm1(log_p) * log_p, 0.0)
+    terms = torch.where(is_positive, torch.expm1(log_p) * log_p, 0.0)
     anchors = is_positive.any(dim=1).sum().clamp(min=1)
-    return -terms.mean(dim=1).sum() / anchors
+    return terms.mean(dim=1).sum() / anchors
 
 
 @in_full_precision

