@@ -14,10 +14,8 @@ from __future__ import annotations
 import argparse
 import ast
 import random
-import statistics
-import time
 import types
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,17 +23,15 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.nn.functional as F
+from measure import Step, compare, peak_mebibytes
 from sklearn import preprocessing
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from core_tuning.losses import focal_contrastive, mixed_cross_entropy
 from core_tuning.mining import mine_pairs, mix_pairs, sample_lambda
 
 EMBEDDING_DIM = 256
 RELEASED = ("to_one_hot", "feature_mixup", "focal_SupConLoss")
-# A step returns the tensors that the rest of the training step would send gradient into.
-Step = Callable[[], list[Tensor]]
 
 
 class Problem:
@@ -128,54 +124,6 @@ def product(problem: Problem) -> list[Tensor]:
         return [problem.features @ problem.features.T]
 
 
-def milliseconds(
-    step: Step, leaves: list[Tensor], backward: bool, gradients: list[Tensor]
-) -> float:
-    """Time one step; the gradients of its outputs are made beforehand."""
-    started = time.perf_counter()
-    outputs = step()
-    if backward:
-        torch.autograd.backward(outputs, gradients)
-    elapsed = time.perf_counter() - started
-    for leaf in leaves:
-        leaf.grad = None
-    return 1e3 * elapsed
-
-
-def compare(steps: dict[str, Step], leaves: list[Tensor], backward: bool, repeats: int) -> Any:
-    """Median milliseconds of steps run in turn, and the medians of their ratios to the first."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    gradients = {name: [torch.ones_like(out) for out in step()] for name, step in steps.items()}
-    for repeat in range(repeats + 3):
-        for name, step in steps.items():
-            elapsed = milliseconds(step, leaves, backward, gradients[name])
-            if repeat >= 3:
-                times[name].append(elapsed)
-    first = next(iter(times.values()))
-    return {
-        name: (
-            statistics.median(values),
-            statistics.median(v / f for v, f in zip(values, first, strict=True)),
-        )
-        for name, values in times.items()
-    }
-
-
-def peak_mebibytes(step: Step, leaves: list[Tensor]) -> float:
-    """Most memory that forward and backward hold at once, in MiB."""
-    gradients = [torch.ones_like(output) for output in step()]
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        torch.autograd.backward(step(), gradients)
-    for leaf in leaves:
-        leaf.grad = None
-    held = peak = 0
-    for event in recorded.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak / 2**20
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -189,35 +137,38 @@ def main() -> None:
     random.seed(0)
     np.random.seed(0)
 
-    header = f"{'B':>5} {'pass':<8} {'core ms':>9} {'product ms':>11} {'core/product':>13}"
     print(f"d = {args.dim}, K = {args.classes}, one thread, torch {torch.__version__}")
+    header = f"{'B':>5} {'pass':<8} {'core ms':>9} {'product ms':>11} {'core/product':>13}"
     print(header + f" {'release ms':>11} {'release/core':>13} {'core MiB':>9} {'release MiB':>12}")
     release = load_release(args.release, args.classes) if args.release else None
-    for batch in args.batches:
-        problem = Problem(batch, args.dim, args.classes)
-        steps: dict[str, Step] = {"core": lambda p=problem: ours(p)}  # type: ignore[misc]
-        if release is not None:
-            steps["release"] = lambda p=problem: released(p, release)  # type: ignore[misc]
-        repeats = max(3, args.repeats * 256 // max(batch, 256))
-        with without_gpu():
-            bound, _ = compare(
-                {"p": lambda p=problem: product(p)},
-                [],
-                False,
-                repeats,  # type: ignore[misc]
-            )["p"]
-            for backward in (False, True):
-                figures = compare(steps, problem.leaves(), backward, repeats)
-                core = figures["core"][0]
-                name = "fwd+bwd" if backward else "forward"
-                row = f"{batch:>5} {name:<8} {core:>9.2f} {bound:>11.2f} {core / bound:>13.2f}"
-                if release is not None:
-                    row += f" {figures['release'][0]:>11.1f} {figures['release'][1]:>12.1f}x"
-                if backward:
-                    row += "" if release else " " * 26
-                    for step in steps.values():
-                        row += f" {peak_mebibytes(step, problem.leaves()):>10.1f}"
-                print(row, flush=True)
+    with without_gpu():
+        for batch in args.batches:
+            print_batch(Problem(batch, args.dim, args.classes), release, args.repeats)
+
+
+def print_batch(problem: Problem, release: dict[str, Any] | None, repeats: int) -> None:
+    """Print two rows: the forward pass, and forward and backward with the memory they hold."""
+    batch = len(problem.labels)
+    repeats = max(3, repeats * 256 // max(batch, 256))
+    steps: dict[str, Step] = {"core": partial(ours, problem)}
+    if release is not None:
+        steps["release"] = partial(released, problem, release)
+    product_step: dict[str, Step] = {"product": partial(product, problem)}
+    bound = compare(product_step, [], backward=False, repeats=repeats)["product"].milliseconds
+    for backward in (False, True):
+        timings = compare(steps, problem.leaves(), backward=backward, repeats=repeats)
+        core = timings["core"].milliseconds
+        name = "fwd+bwd" if backward else "forward"
+        row = f"{batch:>5} {name:<8} {core:>9.2f} {bound:>11.2f} {core / bound:>13.2f}"
+        if "release" in timings:
+            row += f" {timings['release'].milliseconds:>11.1f} {timings['release'].ratio:>12.1f}x"
+        else:
+            row += " " * 26
+        if backward:
+            row += f" {peak_mebibytes(steps['core'], problem.leaves()):>9.1f}"
+            if "release" in steps:
+                row += f" {peak_mebibytes(steps['release'], problem.leaves()):>12.1f}"
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,11 @@ import matplotlib.pyplot as plt
 
 # Okabe and Ito's colours, told apart by colour-blind readers, and their markers in grey.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+# Paul Tol's "muted" scheme and a dark grey: ten classes that colour-blind readers tell apart.
+CLASS_COLOURS = (
+    *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933"),
+    *("#DDCC77", "#CC6677", "#882255", "#AA4499", "#555555"),
+)
 MARKERS = "os^Dv<>PX*"
 MOST_NAMED_CLASSES = 40
 
@@ -63,12 +68,11 @@ def save_embeddings(
     figure, row = plt.subplots(
         1, columns, figsize=(3.4 * columns, 3.9), layout="constrained", squeeze=False
     )
-    palette = plt.get_cmap("tab10")
     for axes, (title, (points, labels)) in zip(row[0], panels.items(), strict=True):
         for number, name in enumerate(classes):
             chosen = points[labels == number]
             axes.scatter(*chosen.T, s=9, marker=MARKERS[number % len(MARKERS)],
-                         color=palette(number % 10), linewidths=0, label=name)  # fmt: skip
+                         color=CLASS_COLOURS[number % 10], linewidths=0, label=name)  # fmt: skip
         axes.set(title=title, xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2")
     handles, names = row[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(10, len(names)),

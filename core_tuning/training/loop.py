@@ -209,7 +209,7 @@ class _Run:
         now = time.monotonic()
         self.state.seconds += now - self.started
         self.started = self.saved_at = now
-        self.folder.save_checkpoint(self.state.state_dict())
+        self.folder.save_checkpoint({**self.state.state_dict(), "config": self.facts})
 
     def finish_epoch(self) -> dict[str, Any]:
         """Evaluate, write the metrics, export the model if it is the best, and save."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from core_tuning.losses import focal_contrastive, mixed_cross_entropy, supervised_contrastive
+from core_tuning.losses import focal_contrastive, supervised_contrastive
 
 LABELS = {
     "one": [3],
@@ -21,50 +21,6 @@ KINDS = ["unit", "zero", "duplicated", "identical", "opposite", "large", "small"
 VARIANTS = list(itertools.product(["all", "generated"], [True, False]))
 
 
-def embeddings_for(n, kind="unit", seed=0, dim=4, dtype=torch.float64):
-    """(originals, hard positives, hard negatives), leaves."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = F.normalize(torch.randn(3 * n, dim, generator=generator, dtype=torch.float64), dim=1)
-    if kind == "zero":
-        rows = torch.zeros_like(rows)
-    elif kind == "duplicated":
-        rows = rows[torch.arange(3 * n) // 2]
-    elif kind == "identical":
-        rows = rows[:1].expand_as(rows)
-    elif kind == "opposite":
-        rows = (
-            rows[:1] * torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(2 * n)[: 3 * n, None]
-        )
-    elif kind == "large":
-        rows = rows * 1e3
-    elif kind == "small":
-        rows = rows * 1e-8
-    return [part.clone().to(dtype).requires_grad_() for part in rows.split(n)]
-
-
-def agree(loss, expected, inputs, rtol=1e-10, note=""):
-    """Values and gradients, all finite."""
-    assert loss.shape == ()
-    assert loss.requires_grad
-    torch.testing.assert_close(
-        loss, expected, rtol=rtol, atol=1e-10, msg=lambda text: f"{note} value: {text}"
-    )
-    mine = torch.autograd.grad(loss, inputs, allow_unused=True)
-    theirs = torch.autograd.grad(expected, inputs, allow_unused=True)
-    for position, (a, b, x) in enumerate(zip(mine, theirs, inputs, strict=True)):
-        a = torch.zeros_like(x) if a is None else a
-        b = torch.zeros_like(x) if b is None else b
-        assert torch.isfinite(a).all(), (note, position)
-        scale = max(1.0, float(b.abs().max()))
-        torch.testing.assert_close(
-            a,
-            b,
-            rtol=rtol,
-            atol=1e-10 * scale,
-            msg=lambda text, p=position: f"{note} gradient {p}: {text}",
-        )
-
-
 def tolerance(kind):
     # Products of 1e6 divided by 0.07 leave nine digits after the subtraction in a softmax.
     return 1e-8 if kind == "large" else 1e-10
@@ -75,7 +31,7 @@ def tolerance(kind):
 
 @pytest.mark.parametrize("name", LABELS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_supervised_equals_the_loop(reference, name, kind):
+def test_supervised_equals_the_loop(embeddings_for, agree, reference, name, kind):
     labels = torch.tensor(LABELS[name])
     for temperature in (0.07, 0.5):
         v = embeddings_for(len(labels), kind)[0]
@@ -87,7 +43,7 @@ def test_supervised_equals_the_loop(reference, name, kind):
         )
 
 
-def test_supervised_random_batches(reference):
+def test_supervised_random_batches(embeddings_for, agree, reference):
     for seed in range(30):
         generator = torch.Generator().manual_seed(seed)
         n = int(torch.randint(1, 12, (), generator=generator))
@@ -117,7 +73,7 @@ def test_anchors_without_a_positive_are_out_of_the_mean():
 
 @pytest.mark.parametrize("name", LABELS)
 @pytest.mark.parametrize(("positives", "focal"), VARIANTS)
-def test_focal_equals_the_loop(reference, name, positives, focal):
+def test_focal_equals_the_loop(embeddings_for, agree, reference, name, positives, focal):
     labels = torch.tensor(LABELS[name])
     n = len(labels)
     derived = torch.tensor([bool((labels != y).any()) for y in labels])
@@ -138,7 +94,7 @@ def test_focal_equals_the_loop(reference, name, positives, focal):
 
 
 @pytest.mark.parametrize(("positives", "focal"), VARIANTS)
-def test_focal_random_batches(reference, positives, focal):
+def test_focal_random_batches(embeddings_for, agree, reference, positives, focal):
     for seed in range(25):
         generator = torch.Generator().manual_seed(seed)
         n = int(torch.randint(2, 10, (), generator=generator))
@@ -167,7 +123,7 @@ def test_focal_random_batches(reference, positives, focal):
 
 @pytest.mark.parametrize("name", ["one", "two_same", "one_class"])
 @pytest.mark.parametrize(("positives", "focal"), VARIANTS)
-def test_one_class_without_a_mask(reference, name, positives, focal):
+def test_one_class_without_a_mask(embeddings_for, agree, reference, name, positives, focal):
     # "An anchor with no sample of another class: nothing is generated for it" — the labels
     # say so even where the caller passes no mask.
     labels = torch.tensor(LABELS[name])
@@ -181,7 +137,7 @@ def test_one_class_without_a_mask(reference, name, positives, focal):
 
 
 @pytest.mark.parametrize("positives", ["all", "generated"])
-def test_nothing_positive_is_an_exact_zero_with_a_graph(positives):
+def test_nothing_positive_is_an_exact_zero_with_a_graph(embeddings_for, positives):
     for labels in ([0], [0, 1, 2]):
         n = len(labels)
         inputs = embeddings_for(n)
@@ -204,7 +160,7 @@ def test_nothing_positive_is_an_exact_zero_with_a_graph(positives):
         assert torch.equal(v.grad, torch.zeros_like(v))
 
 
-def test_the_generated_samples_of_other_anchors_are_in_neither_set():
+def test_the_generated_samples_of_other_anchors_are_in_neither_set(embeddings_for):
     labels = torch.tensor(LABELS["mixed"])
     for positives in ("all", "generated"):
         for i in range(len(labels)):
@@ -219,7 +175,7 @@ def test_the_generated_samples_of_other_anchors_are_in_neither_set():
                 assert (generated.grad[~only] == 0).all()
 
 
-def test_the_focal_weight_carries_gradient(reference):
+def test_the_focal_weight_carries_gradient(embeddings_for, reference):
     labels = torch.tensor(LABELS["mixed"])
     inputs = embeddings_for(len(labels))
     # A mild temperature: at 0.07 the weights are near their ends and the difference is small.
@@ -232,7 +188,7 @@ def test_the_focal_weight_carries_gradient(reference):
         assert (a - b).abs().max() > 1e-3
 
 
-def test_permuting_the_batch_changes_nothing():
+def test_permuting_the_batch_changes_nothing(embeddings_for):
     labels = torch.tensor(LABELS["mixed"])
     v, p, q = embeddings_for(len(labels))
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
@@ -246,7 +202,7 @@ def test_permuting_the_batch_changes_nothing():
 
 
 @pytest.mark.parametrize(("positives", "focal"), VARIANTS)
-def test_focal_gradcheck(positives, focal):
+def test_focal_gradcheck(embeddings_for, positives, focal):
     labels = torch.tensor([0, 0, 1, 2, 1])
     for has_negative in (None, torch.tensor([True, False, True, True, False])):
         inputs = embeddings_for(len(labels), dim=3)
@@ -258,7 +214,7 @@ def test_focal_gradcheck(positives, focal):
         )
 
 
-def test_supervised_gradcheck():
+def test_supervised_gradcheck(embeddings_for):
     for labels in ([0, 0, 1, 2, 1], [0, 1, 2], [0]):
         v = embeddings_for(len(labels), dim=3)[0]
         y = torch.tensor(labels)
@@ -267,7 +223,7 @@ def test_supervised_gradcheck():
 
 @pytest.mark.parametrize("name", LABELS)
 @pytest.mark.parametrize("kind", ["unit", "zero", "identical", "opposite", "small"])
-def test_float32_is_finite_everywhere(name, kind):
+def test_float32_is_finite_everywhere(embeddings_for, name, kind):
     labels = torch.tensor(LABELS[name])
     for temperature in (0.07, 0.001):
         inputs = embeddings_for(len(labels), kind, dtype=torch.float32)
@@ -284,138 +240,3 @@ def test_float32_is_finite_everywhere(name, kind):
             assert torch.isfinite(loss)
             for grad in torch.autograd.grad(loss, inputs, allow_unused=True):
                 assert grad is None or torch.isfinite(grad).all()
-
-
-# ---------------------------------------------------------------- mixed cross-entropy
-
-
-def logits_for(n, classes, kind="normal", seed=0, rows=None):
-    generator = torch.Generator().manual_seed(seed)
-    rows = 2 * n if rows is None else rows
-    logits = torch.randn(n + rows, classes, generator=generator, dtype=torch.float64)
-    logits = logits * {"normal": 1, "large": 1e4, "small": 1e-9, "zero": 0}[kind]
-    labels = torch.randint(0, classes, (n,), generator=generator)
-    targets = F.one_hot(torch.randint(0, classes, (2, rows), generator=generator), classes).double()
-    lam = torch.rand(rows, 1, generator=generator, dtype=torch.float64)
-    mixed = lam * targets[0] + (1 - lam) * targets[1]
-    return logits[:n].clone().requires_grad_(), labels, logits[n:].clone().requires_grad_(), mixed
-
-
-@pytest.mark.parametrize("kind", ["normal", "large", "small", "zero"])
-@pytest.mark.parametrize(("n", "classes"), [(1, 2), (2, 5), (6, 3), (4, 120), (3, 1)])
-def test_mixed_cross_entropy_equals_the_loop(reference, n, classes, kind):
-    logits, labels, mixed_logits, targets = logits_for(n, classes, kind)
-    all_on = torch.ones(2 * n, dtype=torch.float64)
-    some = (torch.arange(2 * n) % 2).double()
-    for weights in (None, all_on, some, all_on * 0):
-        agree(
-            mixed_cross_entropy(logits, labels, mixed_logits, targets, weights=weights),
-            reference.mixed_cross_entropy(logits, labels, mixed_logits, targets, weights),
-            [logits, mixed_logits],
-            note=f"{weights}",
-        )
-
-
-def test_two_means_added_and_not_one():
-    # All logits equal: each mean is log K, so the sum is 2 log K whatever n.
-    logits, labels, mixed_logits, targets = logits_for(4, 10, "zero")
-    loss = mixed_cross_entropy(logits, labels, mixed_logits, targets)
-    torch.testing.assert_close(loss.exp(), torch.tensor(100.0, dtype=torch.float64))
-
-
-def test_nothing_generated_leaves_plain_cross_entropy():
-    logits, labels, mixed_logits, targets = logits_for(4, 3)
-    loss = mixed_cross_entropy(logits, labels, mixed_logits, targets, weights=torch.zeros(8))
-    torch.testing.assert_close(loss, F.cross_entropy(logits, labels))
-    loss.backward()
-    assert mixed_logits.grad is None or (mixed_logits.grad == 0).all()
-
-
-def test_the_mean_is_over_the_generated_ones_only():
-    logits, labels, mixed_logits, targets = logits_for(4, 3)
-    keep = torch.tensor([1, 0, 0, 1, 0, 1, 0, 0]).double()
-    loss = mixed_cross_entropy(logits, labels, mixed_logits, targets, weights=keep)
-    on = keep.bool()
-    alone = mixed_cross_entropy(logits, labels, mixed_logits[on], targets[on])
-    torch.testing.assert_close(loss, alone)
-    loss.backward()
-    assert (mixed_logits.grad[~on] == 0).all()
-
-
-def test_mixed_cross_entropy_takes_boolean_weights():
-    logits, labels, mixed_logits, targets = logits_for(4, 3)
-    keep = torch.arange(8) % 3 == 0
-    torch.testing.assert_close(
-        mixed_cross_entropy(logits, labels, mixed_logits, targets, weights=keep),
-        mixed_cross_entropy(logits, labels, mixed_logits, targets, weights=keep.double()),
-    )
-
-
-def test_mixed_cross_entropy_gradcheck():
-    logits, labels, mixed_logits, targets = logits_for(3, 4)
-    for weights in (None, (torch.arange(6) % 2).double()):
-        assert torch.autograd.gradcheck(
-            lambda a, b, w=weights: mixed_cross_entropy(a, labels, b, targets, weights=w),
-            (logits, mixed_logits),
-        )
-
-
-# ---------------------------------------------------------------- precision
-
-
-def every_loss(labels, v, p, q, logits, mixed_logits, targets):
-    yield supervised_contrastive(v, labels)
-    for positives, focal in VARIANTS:
-        yield focal_contrastive(v, labels, p, q, focal=focal, positives=positives)
-    yield mixed_cross_entropy(logits, labels, mixed_logits, targets)
-    yield mixed_cross_entropy(
-        logits, labels, mixed_logits, targets, weights=(torch.arange(len(targets)) % 2).float()
-    )
-
-
-def all_inputs(dtype):
-    labels = torch.tensor(LABELS["mixed"])
-    v, p, q = (x.detach().to(dtype) for x in embeddings_for(len(labels), dim=16))
-    logits, _, mixed_logits, targets = logits_for(len(labels), 5)
-    return labels, v, p, q, logits.detach().to(dtype), mixed_logits.detach().to(dtype), targets
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_inputs_give_float32_losses(dtype):
-    labels, *inputs, targets = all_inputs(dtype)
-    wide = [x.float() for x in inputs]
-    losses = every_loss(labels, *inputs, targets.float())
-    for loss, exact in zip(losses, every_loss(labels, *wide, targets.float()), strict=True):
-        assert loss.dtype == torch.float32
-        # Nothing but the inputs was rounded.
-        torch.testing.assert_close(loss, exact, rtol=1e-6, atol=1e-6)
-
-
-def test_types_are_kept():
-    for dtype in (torch.float32, torch.float64):
-        labels, *inputs, targets = all_inputs(dtype)
-        for loss in every_loss(labels, *inputs, targets.to(dtype)):
-            assert loss.dtype == dtype
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_autocast_changes_nothing(dtype):
-    labels, *inputs, targets = all_inputs(dtype)
-    plain = list(every_loss(labels, *inputs, targets.to(dtype)))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = list(every_loss(labels, *inputs, targets.to(dtype)))
-    for a, b in zip(plain, cast, strict=True):
-        assert a.dtype == b.dtype == dtype
-        assert torch.equal(a, b)
-
-
-def test_autocast_changes_no_gradient():
-    labels, *inputs, targets = all_inputs(torch.float32)
-    inputs = [x.requires_grad_() for x in inputs]
-    plain = sum(every_loss(labels, *inputs, targets.float()))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = sum(every_loss(labels, *inputs, targets.float()))
-    for a, b in zip(
-        torch.autograd.grad(plain, inputs), torch.autograd.grad(cast, inputs), strict=True
-    ):
-        assert torch.equal(a, b)

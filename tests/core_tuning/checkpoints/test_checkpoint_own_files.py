@@ -1,0 +1,86 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from core_tuning.checkpoints import describe, load_pretrained
+from core_tuning.encoders import ImageEncoder, Normalisation
+
+RESNET = "small_resnet"
+TORCHVISION = "supervised (torchvision or timm)"
+
+
+def test_own_model_with_its_metadata(kit, tmp_path):
+    state = kit.state_of("resnet18")
+    facts = {
+        "encoder": "resnet18",
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+        "classes": ["cat", "dog"],
+        "image_size": 48,
+        "method": "core_tuning",
+    }
+    file = tmp_path / "model.safetensors"
+    save_file(state | kit.FC, file, metadata={"core_tuning": json.dumps(facts)})
+    encoder = kit.fresh("resnet18")
+    report = load_pretrained(file, encoder)
+    kit.assert_holds(encoder, state)
+    assert report.format == "core-tuning model"
+    assert report.normalisation == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert report.ignored == ["fc.bias", "fc.weight"]
+    assert report.note == "encoder resnet18, method core_tuning, classes 2, image size 48"
+    text = "\n".join(describe(file))
+    assert "ResNet-18, 11.2 M parameters, features 512" in text
+    assert report.note in text and "mean 0.1, 0.2, 0.3; std 0.4, 0.5, 0.6" in text
+
+
+def test_safetensors_of_others(kit, tmp_path):
+    file = tmp_path / "model.safetensors"
+    save_file(kit.state_of(RESNET) | kit.FC, file)
+    encoder = kit.fresh(RESNET)
+    assert load_pretrained(file, encoder).format == TORCHVISION
+    kit.assert_holds(encoder, kit.state_of(RESNET))
+
+
+@pytest.mark.parametrize("facts", ["not JSON", "[1]", '{"mean": "abc"}'])
+def test_own_model_with_damaged_metadata(kit, facts, tmp_path):
+    file = tmp_path / "model.safetensors"
+    save_file(kit.state_of(RESNET), file, metadata={"core_tuning": facts})
+    assert "expected a JSON object" in kit.message(load_pretrained, file, kit.fresh(RESNET))
+
+
+def run_checkpoint(kit, version=1):
+    model = ImageEncoder(kit.fresh(RESNET), Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
+    model.encoder.load_state_dict(kit.state_of(RESNET))
+    return {
+        "core_tuning_checkpoint": version,
+        "image_encoder": model.state_dict(),
+        "classifier": {"weight": torch.zeros(7, 128), "bias": torch.zeros(7)},
+        "objective": kit.tensors("head.0.weight"),
+        "generators": {"numpy": np.random.RandomState(0).get_state()},
+        "step": 120,
+        "config": {"encoder": RESNET, "method": "core_tuning"},
+        **kit.TRAINING,
+    }
+
+
+def test_own_run_checkpoint(kit, tmp_path):
+    file = kit.save(tmp_path / "checkpoint.pt", run_checkpoint(kit))
+    encoder = kit.fresh(RESNET)
+    report = load_pretrained(file, encoder)
+    kit.assert_holds(encoder, kit.state_of(RESNET))
+    assert report.format == "core-tuning run checkpoint"
+    assert report.normalisation == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert report.ignored == ["classifier", "objective", "optimizer"]
+    assert report.note == "encoder small_resnet, method core_tuning, classes 7, step 120"
+
+
+def test_own_run_checkpoint_that_cannot_be_used(kit, tmp_path):
+    later = kit.save(tmp_path / "later.pt", run_checkpoint(kit, version=2))
+    assert "version 2: expected version 1" in kit.message(load_pretrained, later, kit.fresh(RESNET))
+    bare = run_checkpoint(kit)
+    del bare["image_encoder"]["mean"]
+    text = kit.message(load_pretrained, kit.save(tmp_path / "bare.pt", bare), kit.fresh(RESNET))
+    assert "without an encoder, 'mean' or 'std'" in text

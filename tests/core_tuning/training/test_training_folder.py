@@ -1,0 +1,148 @@
+import importlib.metadata
+import json
+import os
+
+import pytest
+import torch
+
+from core_tuning.errors import UserError
+from core_tuning.training import RunFolder
+from core_tuning.training.folder import write_atomically
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def started(path, config=None):
+    folder = RunFolder(path)
+    folder.start(config or {"lr": 0.1, "workers": 2})
+    return folder
+
+
+def test_an_atomic_write_leaves_no_temporary_file(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_write_that_is_cut_short_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_every_file_of_a_run_is_written_atomically(tmp_path):
+    folder = started(tmp_path / "run")
+    folder.save_checkpoint({"step": 1})
+    folder.save_model(b"model")
+    folder.write_csv("table.csv", [["a", "b"], [1, 2]])
+    folder.write_json(folder.result_path, {"top1": 1.0})
+    folder.append_metrics({"step": 1})
+    assert names(folder.path) == [
+        "checkpoint.pt", "config.json", "figures", "metrics.jsonl", "model.safetensors",
+        "result.json", "table.csv",
+    ]  # fmt: skip
+    assert (folder.path / "table.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_config_holds_the_versions(tmp_path):
+    folder = started(tmp_path / "run", {"lr": 0.5})
+    contents = json.loads(folder.config_path.read_text())
+    assert contents["config"] == folder.read_config() == {"lr": 0.5}
+    assert contents["environment"]["torch"] == importlib.metadata.version("torch")
+    assert {"python", "platform", "command", "core-tuning", "timm"} <= set(contents["environment"])
+
+
+def test_checkpoint_round_trip(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.load_checkpoint() is None
+    folder.save_checkpoint({"weight": torch.arange(3), "step": 7})
+    loaded = folder.load_checkpoint()
+    assert torch.equal(loaded["weight"], torch.arange(3))
+    assert (loaded["step"], loaded["core_tuning_checkpoint"]) == (7, 1)
+
+
+def test_metrics_without_a_last_line_that_was_cut(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.read_metrics() == []
+    folder.append_metrics({"step": 1})
+    folder.append_metrics({"step": 2})
+    with folder.metrics_path.open("a") as file:
+        file.write('{"step": 3, "tr')
+    assert folder.read_metrics() == [{"step": 1}, {"step": 2}]
+    folder.forget_metrics_after(1)
+    folder.append_metrics({"step": 2})
+    assert folder.metrics_path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_a_folder_that_is_not_empty(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match=r"is not empty: go on with --resume, begin anew with --ov"):
+        RunFolder(tmp_path).start({})
+    assert names(tmp_path) == ["thesis.tex"]
+
+
+def test_overwrite_is_for_runs_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match=r"is not a run's \(it has no config.json\)"):
+        RunFolder(tmp_path).start({}, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+
+
+def test_overwrite_deletes_the_older_run(tmp_path):
+    folder = started(tmp_path / "run")
+    folder.save_model(b"old")
+    folder.start({"lr": 1}, overwrite=True)
+    assert names(folder.path) == ["config.json", "figures"]
+    assert folder.read_config() == {"lr": 1}
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    RunFolder(tmp_path).start({})
+    assert names(tmp_path) == ["config.json", "figures"]
+
+
+def test_resume_of_another_configuration_names_the_key(tmp_path):
+    folder = started(tmp_path, {"lr": 0.1, "eta": 1})
+    before = folder.config_path.read_bytes()
+    with pytest.raises(UserError, match=r"was started with lr = 0.1, not 0.2: resume it with the"):
+        folder.resume({"lr": 0.2, "eta": 1})
+    with pytest.raises(UserError, match=r"was started with eta = 1, not None"):
+        folder.resume({"lr": 0.1})
+    assert folder.config_path.read_bytes() == before
+
+
+def test_resume_where_harmless_keys_differ(tmp_path):
+    folder = started(tmp_path, {"lr": 0.1, "workers": 2})
+    folder.resume({"lr": 0.1, "workers": 5}, may_differ=frozenset({"workers"}))
+    assert folder.read_config() == {"lr": 0.1, "workers": 5}
+
+
+def test_resume_where_there_is_no_run(tmp_path):
+    with pytest.raises(UserError, match=r"is not a run's folder: it has no config.json"):
+        RunFolder(tmp_path / "gone").resume({})
+
+
+@pytest.mark.parametrize("below", ["", "run", "runs/run"])
+def test_a_path_at_or_below_a_file(tmp_path, below):
+    """What root cannot write either, unlike a folder without write permission."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"name another with --output"):
+        RunFolder(tmp_path / "file" / below).start({})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes where nobody may")
+def test_no_write_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match=r"cannot be written \(Permission denied\)"):
+        RunFolder(tmp_path / "run").start({})

@@ -1,0 +1,115 @@
+"""kill -9 at random moments, for real: the resumed run equals an uninterrupted one, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+EPOCHS = 4
+KILLS = 3
+STEPS_AN_EPOCH = 45
+LIMIT_SECONDS = 50
+
+
+def start(folder, data, method, *options):
+    command = [
+        sys.executable, "-m", "core_tuning", "finetune", "--method", method,
+        "--dataset", "folder", "--data-dir", data, "--pretrained", "embedded",
+        "--transforms", "small", "--image-size", "32", "--batch-size", "8", "--epochs", EPOCHS,
+        "--checkpoint-minutes", "0", "--output", folder, *options,
+    ]  # fmt: skip
+    # A session of its own, so that its workers are killed with it.
+    return subprocess.Popen(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 0, output
+
+
+def stamp(path):
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def kill_soon_after_a_save(process, checkpoint, delay):
+    """Kill the processes a while after this one saved; return the step that is left, or None."""
+    before, deadline = stamp(checkpoint), time.monotonic() + LIMIT_SECONDS
+    while stamp(checkpoint) == before and process.poll() is None:
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.005)
+    time.sleep(delay)
+    if process.poll() is not None:
+        finish(process)
+        return None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    return torch.load(checkpoint, weights_only=True)["step"]
+
+
+def assert_equal(first, second, where):
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_equal(first[key], second[key], f"{where}, {key}")
+    elif isinstance(first, list):
+        assert len(first) == len(second), where
+        for number, pair in enumerate(zip(first, second, strict=True)):
+            assert_equal(*pair, f"{where}, {number}")
+    else:
+        assert first == second, where
+
+
+def read_run(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((folder / "result.json").read_text())
+    for record in (*lines, result):
+        del record["seconds"]
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    parts = ("image_encoder", "classifier", "objective", "optimizer", "step", "best_top1")
+    return {
+        "metrics": lines,
+        "model": load_file(folder / "model.safetensors"),
+        "checkpoint": {name: state[name] for name in parts},
+        "result": result,
+        "confusion": (folder / "confusion.csv").read_text(),
+    }
+
+
+@pytest.mark.parametrize(("method", "workers"), [("core_tuning", 0), ("ce", 1)])
+def test_killed_and_resumed(tmp_path, write_folder, method, workers):
+    data = write_folder(
+        tmp_path / "data", {"train": 4 * STEPS_AN_EPOCH, "val": 10, "test": 10}, size=32
+    )
+    # The number of workers changes nothing, so the uninterrupted run may have another.
+    finish(start(tmp_path / "whole", data, method, "--workers", 1 - workers))
+    moments = random.Random(f"{method}")
+    folder, steps = tmp_path / "cut", []
+    for attempt in range(KILLS):
+        resume = ["--resume"] if attempt else []
+        process = start(folder, data, method, "--workers", workers, *resume)
+        delay = moments.uniform(0, 1.5)
+        steps.append(kill_soon_after_a_save(process, folder / "checkpoint.pt", delay))
+    finish(start(folder, data, method, "--workers", workers, "--resume"))
+    print("checkpoints left by the kills are of the steps", steps)
+    assert any(step is not None and step % STEPS_AN_EPOCH for step in steps)
+    whole, resumed = read_run(tmp_path / "whole"), read_run(folder)
+    assert whole["checkpoint"]["step"] == EPOCHS * STEPS_AN_EPOCH
+    for name in whole:
+        assert_equal(whole[name], resumed[name], f"{name} after kills at {steps}")
