@@ -84,6 +84,8 @@ def evaluation_loader(images: SeededTransform, batch_size: int, workers: int) ->
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
+        # Its own, so that evaluating draws nothing from the global one.
+        generator=torch.Generator(),
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import Any
 
 from core_tuning.checks import check_above_zero, check_choice, check_eta, check_share
 from core_tuning.errors import UserError
+from core_tuning.parser import Parser
 
 from .presets import preset
 
@@ -19,18 +19,11 @@ PRESET_OPTIONS = tuple(preset("emoji_domains"))
 HARMLESS = frozenset({"workers", "checkpoint_minutes", "tensorboard", "data_dir", "download"})
 
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaints are UserErrors: one sentence, exit code 2."""
-
-    def error(self, message: str) -> Any:
-        """Raise what argparse would print behind its usage lines."""
-        raise UserError(f"{message}; '{self.prog} --help' lists the options.")
-
-
 def build_parser() -> Parser:
     """Options of `core-tuning finetune`."""
     parser = Parser(
         prog="core-tuning finetune",
+        usage="core-tuning finetune [options]",
         description="Fine-tune a self-supervised encoder. Hyper-parameters default to Table 11 "
         "of the paper for its data sets; without any option the embedded encoder is fine-tuned "
         "on the embedded data set by Core-tuning.",
@@ -60,7 +53,7 @@ def _add_data(parser: Parser) -> None:
                        help="train on a stratified share of the training data (Table 5)")
     group.add_argument("--validation", type=float, default=0.1, metavar="F",
                        help="share of the training data that selects the model (default: 0.1; "
-                       "0 keeps the last model, as the paper's release does not)")
+                       "0 keeps the last epoch's model)")
     group.add_argument("--transforms", choices=("imagenet", "cifar", "small"),
                        help="default: what the paper uses for the data set")
     group.add_argument("--image-size", type=int, metavar="PX",
@@ -189,6 +182,10 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(f"--validation is {options.validation}: expected at least 0, below 1.")
     if options.limit_steps is not None and options.limit_steps < 1:
         raise UserError(f"--limit-steps is {options.limit_steps}: expected at least 1.")
+    if not options.checkpoint_minutes >= 0:
+        raise UserError(
+            f"--checkpoint-minutes is {options.checkpoint_minutes}: expected at least 0."
+        )
     if options.workers < 0:
         raise UserError(f"--workers is {options.workers}: expected 0 or more.")
     if not 0 <= options.weight_decay < math.inf:

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 
 from core_tuning.errors import UserError
 from core_tuning.training import Evaluation, Learner, RunFolder, Settings, evaluate, fit
+from core_tuning.training.settings import check_machine
 
 from .build import Data, build_data, build_learner, encoder_name
 from .figures import save_confusion
 from .options import HARMLESS
-from .tensorboard import tensorboard_writer
+from .tensorboard import check_tensorboard, tensorboard_writer
 
 NOT_IN_CONFIG = ("seeds", "output", "resume", "overwrite")
 
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace, seed: int, path: Path) -> dict[str, Any]:
     """
     config = run_config(options, seed)
     folder = RunFolder(path)
-    if options.resume and folder.config_path.exists():
+    if options.resume and not folder.is_free():
         folder.resume(config, may_differ=HARMLESS)
         if folder.result_path.exists():
             return json.loads(folder.result_path.read_text())
@@ -55,6 +56,8 @@ def run(options: argparse.Namespace, seed: int, path: Path) -> dict[str, Any]:
 
 
 def _build(options: argparse.Namespace, seed: int) -> tuple[Data, Learner, str]:
+    check_machine(options.device, options.precision)
+    check_tensorboard(options.tensorboard)
     data = build_data(options, seed)
     learner, origin = build_learner(options, len(data.splits.classes), seed)
     return data, learner, origin
@@ -148,7 +151,7 @@ def seed_folder(options: argparse.Namespace, seed: int) -> Path:
 
 
 def check_output(options: argparse.Namespace) -> None:
-    """Refuse an output folder that holds another kind of run, before anything is trained."""
+    """Refuse output folders that are taken, before anything is trained."""
     single = (options.output / "config.json").exists()
     several = options.output.is_dir() and any(options.output.glob("seed-*"))
     if (single and len(options.seeds) > 1) or (several and len(options.seeds) == 1):
@@ -157,3 +160,6 @@ def check_output(options: argparse.Namespace) -> None:
             f"The folder {options.output} holds {held}, not what --seeds "
             f"{' '.join(map(str, options.seeds))} makes: name another with --output."
         )
+    if not options.resume:
+        for seed in options.seeds:
+            RunFolder(seed_folder(options, seed)).check_start(overwrite=options.overwrite)

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from core_tuning.errors import UserError
 
 
+def check_tensorboard(wanted: bool) -> None:
+    """Raise a UserError if tensorboard is wanted and not installed."""
+    if wanted and find_spec("tensorboard") is None:
+        raise UserError(
+            "--tensorboard needs the tensorboard package: pip install 'core-tuning[tensorboard]'."
+        )
+
+
 @contextmanager
 def tensorboard_writer(
     path: Path, wanted: bool
 ) -> Iterator[Callable[[dict[str, Any]], None] | None]:
-    """Yield a function that writes a metrics line as scalars, or None if not wanted.
-
-    Raises:
-        UserError: tensorboard is not installed.
-    """
+    """Yield a function that writes a metrics line as scalars, or None if not wanted."""
     if not wanted:
         yield None
         return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "--tensorboard needs the tensorboard package: pip install 'core-tuning[tensorboard]'."
-        ) from error
+    from torch.utils.tensorboard import SummaryWriter
+
     with SummaryWriter(str(path / "tensorboard")) as writer:
 
         def write(line: dict[str, Any]) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
 from .errors import UserError
+
+LARGEST_FLOAT32 = 3.4e38
 
 
 def check_eta(eta: float) -> None:
-    if not 0 <= eta < math.inf:
+    if not 0 <= eta <= LARGEST_FLOAT32:
         raise UserError(f"eta is {eta}: expected a number of at least 0, such as 0.1.")
 
 
 def check_above_zero(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise UserError(f"{name} is {value}: expected a number above 0.")
+    if not 0 < value <= LARGEST_FLOAT32:
+        raise UserError(f"{name} is {value}: expected a number above 0 that float32 can hold.")
 
 
 def check_share(name: str, value: float) -> None:

@@ -7,7 +7,7 @@ names of its library, so that a fine-tuned encoder loads into a plain torchvisio
 from __future__ import annotations
 
 import difflib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -153,18 +153,26 @@ def _build_timm(name: str) -> nn.Module:
         nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
         raise UserError(f"timm {timm.__version__} has no model '{name}'{hint}.")
-    return timm.create_model(name, pretrained=False, num_classes=0)
+    encoder = timm.create_model(name, pretrained=False, num_classes=0)
+    if not isinstance(encoder.pretrained_cfg.get("classifier", ""), str):
+        raise UserError(
+            f"timm's '{name}' has several classification layers: expected a model with one, such "
+            "as its form without distillation."
+        )
+    return encoder
 
 
-def feature_dim(encoder: nn.Module, image_size: int = 64) -> int:
-    """Return d, the width of the features, by encoding one blank image on the CPU."""
-    timm_dim = getattr(encoder, "num_features", None)
-    if isinstance(timm_dim, int):
-        return timm_dim
+def feature_dim(encoder: nn.Module) -> int:
+    """Return d, the width of the features, by encoding one blank image on the CPU.
+
+    timm's `num_features` is another number where the head has a hidden layer.
+    """
+    settings: dict[str, Any] = vars(encoder).get("pretrained_cfg") or {}
+    size = settings.get("input_size", (3, 64, 64))
     was_training = encoder.training
     encoder.eval()
     with torch.no_grad():
-        features = encoder(torch.zeros(1, 3, image_size, image_size))
+        features = encoder(torch.zeros(1, *size))
     encoder.train(was_training)
     return features.shape[1]
 

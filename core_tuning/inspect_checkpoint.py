@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+from .parser import Parser
 
 
 def main(argv: list[str]) -> int:
@@ -11,7 +11,7 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: a file cannot be read or recognised.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="core-tuning inspect",
         description="Say what a checkpoint holds and the flags to fine-tune it with.",
     )

@@ -97,8 +97,10 @@ def test_the_loss_core_is_imported_without_the_rest():
     """Whoever takes the losses alone pays for neither torchvision nor timm."""
     program = (
         "import sys, core_tuning.objectives\n"
-        "heavy = {'torchvision', 'timm', 'accelerate', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
-        "print(sorted(heavy))"
+        "heavy = {'torchvision', 'timm', 'accelerate', 'matplotlib', 'sklearn'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert run.stdout.strip() == "[]"

@@ -90,7 +90,7 @@ def test_every_source_file_is_inside(wheel):
 )
 def test_data_are_inside(wheel, pattern):
     archive = zipfile.ZipFile(wheel)
-    assert archive.getinfo(pattern).CRC == zlib.crc32((ROOT / pattern).read_bytes())
+    assert zlib.crc32((ROOT / pattern).read_bytes()) == archive.getinfo(pattern).CRC
 
 
 def test_every_data_file_is_inside(wheel):

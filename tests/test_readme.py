@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+
 from core_tuning.cli import COMMANDS
 from core_tuning.encoders import SmallResNet
 
@@ -23,9 +24,7 @@ def snippet(marker: str) -> str:
 @pytest.fixture
 def loader():
     generator = torch.Generator().manual_seed(0)
-    return [
-        (torch.rand(8, 3, 32, 32, generator=generator), torch.arange(8) % 4) for _ in range(2)
-    ]
+    return [(torch.rand(8, 3, 32, 32, generator=generator), torch.arange(8) % 4) for _ in range(2)]
 
 
 def test_plain_torch_snippet_trains(loader):

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import nn
 
+from core_tuning.checkpoints import read_checkpoint
 from core_tuning.encoders import ImageEncoder, Normalisation, build_encoder, classifier_name
 from core_tuning.errors import UserError
 
@@ -31,15 +30,13 @@ def load_model(path: Path | str) -> tuple[nn.Sequential, dict[str, Any]]:
     path = path / "model.safetensors" if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"{path} does not exist: name a run's folder or its model.safetensors.")
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-    facts = json.loads(metadata.get("core_tuning", "{}"))
+    tensors = read_checkpoint(path)
+    facts = json.loads(tensors.pop("__metadata__", {}).get("core_tuning", "{}"))
     if "classes" not in facts:
         raise UserError(
             f"{path} is no fine-tuned model of this package: expected one written by "
             "'core-tuning finetune'; 'core-tuning inspect' says what it is."
         )
-    tensors = load_file(path)
     encoder = build_encoder(facts["encoder"])
     name = classifier_name(encoder)
     weight, bias = tensors.pop(f"{name}.weight"), tensors.pop(f"{name}.bias")

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from core_tuning.checkpoints import read_checkpoint
 from core_tuning.errors import UserError
 
 CHECKPOINT_VERSION = 1
@@ -69,32 +70,45 @@ class RunFolder:
             UserError: the folder holds something and `overwrite` is not given, or nothing can
                 be written there.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"The run folder {self.path} is a file: name another with --output.")
+        self.check_start(overwrite=overwrite)
         try:
-            if self.path.is_dir() and any(self.path.iterdir()):
-                self._clear(overwrite)
-            (self.path / "figures").mkdir(parents=True, exist_ok=True)
+            if not self.is_free():
+                shutil.rmtree(self.path)
+            self.path.mkdir(parents=True, exist_ok=True)
             self._write_config(config)
-        except PermissionError as error:
+            (self.path / "figures").mkdir(exist_ok=True)
+        except OSError as error:
             raise UserError(
                 f"The run folder {self.path} cannot be written ({error.strerror}): "
                 "name another with --output."
             ) from error
 
-    def _clear(self, overwrite: bool) -> None:
+    def is_free(self) -> bool:
+        """Whether nothing is there; what a kill left of an unfinished write does not count."""
+        return not self.path.is_dir() or all(
+            entry.name.startswith(".") for entry in self.path.iterdir()
+        )
+
+    def check_start(self, *, overwrite: bool = False) -> None:
+        """Raise the UserError that `start` would raise about what is there, changing nothing."""
+        for path in (self.path, *self.path.parents):
+            if path.exists():
+                if not path.is_dir():
+                    raise UserError(f"{path} is a file, not a folder: name another with --output.")
+                break
+        if self.is_free():
+            return
+        if not self.config_path.exists():
+            # A mistyped --output must not cost somebody a folder that is no run's.
+            raise UserError(
+                f"The folder {self.path} is not empty and is not a run's (it has no config.json): "
+                "name another with --output."
+            )
         if not overwrite:
             raise UserError(
                 f"The run folder {self.path} is not empty: go on with --resume, "
                 "begin anew with --overwrite, or name another with --output."
             )
-        # A mistyped --output must not cost somebody a folder that is no run's.
-        if not self.config_path.exists():
-            raise UserError(
-                f"The folder {self.path} is not a run's (it has no config.json) and is not "
-                "overwritten: name another with --output."
-            )
-        shutil.rmtree(self.path)
 
     def resume(self, config: dict[str, Any], *, may_differ: frozenset[str] = frozenset()) -> None:
         """Check that the folder holds a run of this configuration.
@@ -127,7 +141,13 @@ class RunFolder:
                 f"{self.path} is not a run's folder: it has no config.json; "
                 "leave out --resume to start one."
             )
-        return json.loads(self.config_path.read_text())["config"]
+        try:
+            return json.loads(self.config_path.read_text())["config"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.config_path} is damaged ({error}): expected the JSON object that a run "
+                "writes; begin anew in another folder with --output."
+            ) from error
 
     def write_json(self, path: Path, contents: dict[str, Any]) -> None:
         """Write a JSON file of this folder."""
@@ -171,6 +191,4 @@ class RunFolder:
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """Return what was saved last, or None if the run was stopped before that."""
-        if not self.checkpoint_path.exists():
-            return None
-        return torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
+        return read_checkpoint(self.checkpoint_path) if self.checkpoint_path.exists() else None

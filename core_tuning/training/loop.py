@@ -68,7 +68,7 @@ def fit(
     run.change_batch = change_batch
     progress = Progress(run.batches.steps, run.state.step, label)
     try:
-        while run.state.step < run.batches.steps:
+        while run.state.epoch < run.batches.epochs:
             for images, labels in load_batches(run.loader):
                 run.step(images, labels)
                 if progress.advance():
@@ -84,20 +84,22 @@ def fit(
 
 
 class _Batches:
-    """Keys of the batches from the state's step to the end of its epoch, or of the run."""
+    """Keys of the batches that are left of the state's epoch; none if only its end is left."""
 
-    def __init__(self, sampler: EpochSampler, steps: int) -> None:
+    def __init__(self, sampler: EpochSampler, steps: int, state: TrainingState) -> None:
         self.sampler = sampler
         self.steps = steps
-        self.step = 0
+        self.epochs = -(-steps // len(sampler))
+        self.state = state
+
+    def _start(self) -> int:
+        return self.state.step - self.state.epoch * len(self.sampler)
 
     def __len__(self) -> int:
-        in_epoch = len(self.sampler)
-        return min(in_epoch - self.step % in_epoch, self.steps - self.step)
+        return min(len(self.sampler) - self._start(), self.steps - self.state.step)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        epoch, start = divmod(self.step, len(self.sampler))
-        return islice(self.sampler.batches(epoch, start), len(self))
+        return islice(self.sampler.batches(self.state.epoch, self._start()), len(self))
 
 
 class _Run:
@@ -147,14 +149,16 @@ class _Run:
         steps = settings.epochs * len(sampler)
         if settings.limit_steps is not None:
             steps = min(steps, settings.limit_steps)
-        self.batches = _Batches(sampler, steps)
-        self.batches.step = self.state.step
+        self.batches = _Batches(sampler, steps, self.state)
         self.loader = DataLoader(
             train,
             batch_sampler=self.batches,
             num_workers=settings.workers,
             pin_memory=self.accelerator.device.type == "cuda",
             persistent_workers=settings.workers > 0,
+            # Its own, because a DataLoader draws a seed from the global generator otherwise,
+            # and how often it does depends on the workers.
+            generator=torch.Generator(),
         )
 
     def step(self, images: Tensor, labels: Tensor) -> None:
@@ -193,11 +197,15 @@ class _Run:
         """Stop the run if a loss was not finite; what is saved is older and good."""
         bad_step = self.state.first_bad_step()
         if bad_step is not None:
-            raise UserError(
-                f"The loss is not finite at step {bad_step}: lower --lr (now "
-                f"{self.settings.lr}) or --eta and start anew; the last good checkpoint is in "
-                f"{self.folder.path}."
-            )
+            raise self._not_finite(f"The loss is not finite at step {bad_step}")
+
+    def _not_finite(self, what: str) -> UserError:
+        kept = "no checkpoint was written before that"
+        if self.folder.checkpoint_path.exists():
+            kept = f"the last good checkpoint is kept in {self.folder.path}"
+        return UserError(
+            f"{what}: lower --lr (now {self.settings.lr}) or --eta and start anew; {kept}."
+        )
 
     def save_if_due(self) -> None:
         """Save in the middle of an epoch, if the last checkpoint is old enough."""
@@ -205,7 +213,11 @@ class _Run:
             self.save()
 
     def save(self) -> None:
-        """Replace the folder's checkpoint."""
+        """Replace the folder's checkpoint, unless the weights have ceased to be finite."""
+        self.check_finite()
+        # A finite loss may have a gradient that is not.
+        if not self.state.has_finite_weights():
+            raise self._not_finite(f"The weights are not finite after step {self.state.step}")
         now = time.monotonic()
         self.state.seconds += now - self.started
         self.started = self.saved_at = now
@@ -215,7 +227,7 @@ class _Run:
         """Evaluate, write the metrics, export the model if it is the best, and save."""
         self.check_finite()
         state, settings = self.state, self.settings
-        epoch = -(-state.step // len(self.batches.sampler))
+        epoch = state.epoch + 1
         line: dict[str, Any] = {
             "epoch": epoch,
             "step": state.step,
@@ -233,8 +245,8 @@ class _Run:
                 state.best_top1 = validation.top1
                 self._export(epoch)
         self.folder.append_metrics(line)
+        state.epoch = epoch
         state.begin_epoch()
-        self.batches.step = state.step
         self.save()
         return line
 

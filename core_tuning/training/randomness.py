@@ -11,7 +11,7 @@ import torch
 
 def derive_seed(*parts: int) -> int:
     """Mix integers into one 63-bit seed; neighbouring inputs give unrelated seeds."""
-    words = np.random.SeedSequence(list(parts)).generate_state(2, np.uint32)
+    words = np.random.SeedSequence([len(parts), *parts]).generate_state(2, np.uint32)
     return (int(words[0]) << 31) ^ int(words[1])
 
 

@@ -71,16 +71,24 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
 
 
-def make_accelerator(settings: Settings) -> Accelerator:
-    """Choose the device and the autocast dtype.
+def check_machine(device: str, precision: str) -> torch.device:
+    """Resolve the device and check that it has the precision.
 
     Raises:
         UserError: CUDA is asked for and missing, or fp16 on a CPU.
     """
-    on_cpu = choose_device(settings.device).type == "cpu"
-    if on_cpu and settings.precision == "fp16":
+    chosen = choose_device(device)
+    if chosen.type == "cpu" and precision == "fp16":
         raise UserError("The precision is 'fp16' on a CPU, which needs a GPU: use bf16 or fp32.")
-    return Accelerator(cpu=on_cpu, mixed_precision=MIXED_PRECISION[settings.precision])
+    return chosen
+
+
+def make_accelerator(settings: Settings) -> Accelerator:
+    """Set up the device and the autocast dtype; raises what `check_machine` raises."""
+    device = check_machine(settings.device, settings.precision)
+    return Accelerator(
+        cpu=device.type == "cpu", mixed_precision=MIXED_PRECISION[settings.precision]
+    )
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:

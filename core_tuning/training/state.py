@@ -23,6 +23,7 @@ class TrainingState:
 
     Attributes:
         step: optimiser steps taken.
+        epoch: epochs finished, their evaluation included.
         best_top1: best validation accuracy so far, in percent.
         best_epoch: the epoch, counted from 1, of the exported model.
         seconds: spent by earlier processes.
@@ -33,6 +34,7 @@ class TrainingState:
         self.optimizer = optimizer
         self.scaler = accelerator.scaler
         self.step = 0
+        self.epoch = 0
         self.best_top1 = -math.inf
         self.best_epoch = 0
         self.seconds = 0.0
@@ -70,6 +72,11 @@ class TrainingState:
         step = int(self._bad_step)
         return None if step < 0 else step
 
+    def has_finite_weights(self) -> bool:
+        """Whether every parameter is finite; reads one value back from the device."""
+        finite = [torch.isfinite(parameter).all() for parameter in self.learner.parameters()]
+        return bool(torch.stack(finite).all())
+
     def state_dict(self) -> dict[str, Any]:
         """Everything, as tensors and plain values."""
         return {
@@ -79,6 +86,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "step": self.step,
+            "epoch": self.epoch,
             "sums": self._sums,
             "best_top1": self.best_top1,
             "best_epoch": self.best_epoch,
@@ -95,6 +103,7 @@ class TrainingState:
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
+        self.epoch = state["epoch"]
         self._sums.copy_(state["sums"])
         self.best_top1 = state["best_top1"]
         self.best_epoch = state["best_epoch"]

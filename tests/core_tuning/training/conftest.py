@@ -83,7 +83,7 @@ def tiny() -> types.SimpleNamespace:
         learner: Learner | None = None,
         *,
         images: int = 26,
-        validate: Callable[[], Any] | None | str = "on 9 images",
+        validate: Callable[[], Any] | str | None = "on 9 images",
         **settings: Any,
     ) -> types.SimpleNamespace:
         learner = build_learner() if learner is None else learner

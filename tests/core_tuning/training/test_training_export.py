@@ -122,7 +122,7 @@ def test_load_exported_refuses_missing_tensors():
     learner = build_learner("small_resnet")
     exported = learner.exported()
     del exported["conv1.weight"]
-    with pytest.raises(RuntimeError, match="conv1.weight"):
+    with pytest.raises(RuntimeError, match=r"conv1\.weight"):
         learner.load_exported(exported)
 
 

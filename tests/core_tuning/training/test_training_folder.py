@@ -86,10 +86,11 @@ def test_metrics_without_a_last_line_that_was_cut(tmp_path):
 
 
 def test_a_folder_that_is_not_empty(tmp_path):
-    (tmp_path / "thesis.tex").write_text("mine")
+    RunFolder(tmp_path).start({"lr": 0.1})
+    before = (tmp_path / "config.json").read_text()
     with pytest.raises(UserError, match=r"is not empty: go on with --resume, begin anew with --ov"):
-        RunFolder(tmp_path).start({})
-    assert names(tmp_path) == ["thesis.tex"]
+        RunFolder(tmp_path).start({"lr": 0.2})
+    assert (tmp_path / "config.json").read_text() == before
 
 
 def test_overwrite_is_for_runs_alone(tmp_path):

@@ -262,9 +262,7 @@ def test_change_batch_sees_the_generator_of_the_step(tiny, tmp_path):
         folder = loop.RunFolder(tmp_path / name)
         folder.start({})
         settings = loop.Settings(epochs=1, batch_size=6, lr=0.1, accumulate=2)
-        loop.fit(
-            learner, tiny.Images(26), None, settings, folder, facts={}, change_batch=change
-        )
+        loop.fit(learner, tiny.Images(26), None, settings, folder, facts={}, change_batch=change)
         torch.rand(3)
     assert drawn[:8] == drawn[8:]
     assert len(set(drawn)) == 8

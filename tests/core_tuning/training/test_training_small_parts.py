@@ -24,7 +24,7 @@ from core_tuning.training.schedules import SCHEDULES
 from core_tuning.training.settings import choose_device, make_accelerator, make_optimizer
 from core_tuning.training.state import TrainingState
 
-STABLE_SEEDS = [6375474604893067239, 8514611595815388268, 3941715100300054245]
+STABLE_SEEDS = [3941715100300054245, 7989824608418557950, 660622766163689090]
 
 
 @pytest.mark.parametrize(
