@@ -6,6 +6,8 @@ loss is float32, or float64 if its inputs are, and never NaN in a batch of n >= 
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -74,8 +76,8 @@ def focal_contrastive(
     left_out = diagonal if positives == "all" else same_class
     # Finite, so that an anchor with nothing to contrast with has gradient 0 instead of NaN.
     nowhere = torch.finfo(embeddings.dtype).min / 2
-    cosine = self_similarity(embeddings)  # (n, n)
-    logits = torch.where(left_out, nowhere, cosine / temperature)
+    anchors = embeddings / math.sqrt(temperature)
+    logits = self_similarity(anchors).masked_fill_(left_out, nowhere)  # (n, n)
     is_positive = same_class & ~left_out  # (n, n)
     if hard_positives is not None and hard_negatives is not None:
         generated = torch.stack(

@@ -56,12 +56,16 @@ def mine_pairs(
         labels: class indices (n,).
         generator: source of the random negatives, on the features' device.
     """
-    # Cosines lie in [-1, 1]; 2 and 3 rank the anchor itself behind every candidate and before
-    # every sample that is none, so that it stands in where there is no candidate.
-    cosine = self_similarity(F.normalize(features, dim=1))  # (n, n)
+    products = self_similarity(features)  # (n, n)
+    limits = torch.finfo(products.dtype)
+    # A row's own norm does not change its order: |z_i| cos(z_i, z_j) ranks like the cosine.
+    products *= products.diagonal().clamp(min=limits.tiny).rsqrt()
     other_class = labels[:, None] != labels  # (n, n)
-    hardest_positive = cosine.masked_fill(other_class, 3.0).fill_diagonal_(2.0).argmin(dim=1)
-    hardest_negative = cosine.masked_fill_(~other_class, -3.0).fill_diagonal_(-2.0).argmax(dim=1)
+    # The anchor itself ranks behind every candidate and before every sample that is none, so
+    # that it stands in where there is no candidate.
+    positives = products.masked_fill(other_class, math.inf).fill_diagonal_(limits.max)
+    negatives = products.masked_fill_(~other_class, -math.inf).fill_diagonal_(limits.min)
+    hardest_positive, hardest_negative = positives.argmin(dim=1), negatives.argmax(dim=1)
     random_negative, has_negative = _draw_negatives(labels, generator)
     return Pairs(hardest_positive, hardest_negative, random_negative, has_negative)
 
@@ -135,27 +139,24 @@ def mix_pairs(
         lam_negative: mixing factors (n,) of the semi-hard negatives.
     """
 
-    n = len(targets)
-    anchors = torch.arange(n, device=features.device)
-    ends = torch.stack(
-        [
-            torch.cat([pairs.hardest_positive, pairs.random_negative]),
-            torch.cat([pairs.hardest_negative, anchors]),
-        ],
-        dim=1,
-    )  # (2n, 2)
-    lam = torch.cat([lam_positive, lam_negative]).to(features.dtype)
-    shares = torch.stack([lam, 1 - lam], dim=1)  # (2n, 2)
+    anchors = torch.arange(len(targets), device=features.device)
+    positive = (pairs.hardest_positive, pairs.hardest_negative, lam_positive)
+    negative = (pairs.random_negative, anchors, lam_negative)
+    return Mixtures(
+        _mix(features, *positive),
+        _mix(targets, *positive),
+        _mix(features, *negative),
+        _mix(targets, *negative),
+    )
 
-    def mix(values: Tensor) -> tuple[Tensor, Tensor]:
-        # One pass that gathers and weighs, where index_select and lerp would store four
-        # intermediate copies of the features.
-        mixed = F.embedding_bag(
-            ends, values, mode="sum", per_sample_weights=shares.to(values.dtype)
-        )  # (2n, d) or (2n, K)
-        positive, negative = mixed.split(n)
-        return positive, negative
 
-    positive, negative = mix(features)
-    positive_targets, negative_targets = mix(targets)
-    return Mixtures(positive, positive_targets, negative, negative_targets)
+def _mix(values: Tensor, first: Tensor, second: Tensor, lam: Tensor) -> Tensor:
+    """Rows lam values[first] + (1 - lam) values[second], of values (n, d) and the rest (n,)."""
+    lam = lam.to(values.dtype)
+    # One pass that gathers and weighs, where index_select and lerp would store two more copies.
+    return F.embedding_bag(
+        torch.stack([first, second], dim=1),
+        values,
+        mode="sum",
+        per_sample_weights=torch.stack([lam, 1 - lam], dim=1),
+    )
