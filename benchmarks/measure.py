@@ -17,10 +17,12 @@ WARM_UP = 3
 
 
 class Timing(NamedTuple):
-    """Median milliseconds of a step, and the median of its ratios to the first step."""
+    """Median milliseconds of a step, and median and quartiles of its ratios to the first step."""
 
     milliseconds: float
     ratio: float
+    lower: float
+    upper: float
 
 
 def milliseconds(
@@ -54,13 +56,12 @@ def compare(
             if repeat >= warm_up:
                 times[name].append(elapsed)
     first = next(iter(times.values()))
-    return {
-        name: Timing(
-            statistics.median(values),
-            statistics.median(v / f for v, f in zip(values, first, strict=True)),
-        )
-        for name, values in times.items()
-    }
+    timings = {}
+    for name, values in times.items():
+        ratios = [value / reference for value, reference in zip(values, first, strict=True)]
+        lower, median, upper = statistics.quantiles(ratios, n=4, method="inclusive")
+        timings[name] = Timing(statistics.median(values), median, lower, upper)
+    return timings
 
 
 def peak_mebibytes(step: Step, leaves: list[Tensor]) -> float:

@@ -154,7 +154,8 @@ def _build_timm(name: str) -> nn.Module:
         hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
         raise UserError(f"timm {timm.__version__} has no model '{name}'{hint}.")
     encoder = timm.create_model(name, pretrained=False, num_classes=0)
-    if not isinstance(encoder.pretrained_cfg.get("classifier", ""), str):
+    settings: Any = encoder.pretrained_cfg
+    if not isinstance(settings.get("classifier", ""), str):
         raise UserError(
             f"timm's '{name}' has several classification layers: expected a model with one, such "
             "as its form without distillation."

@@ -40,11 +40,6 @@ def refusal(kit, name, contents, tmp_path):
         ("timm:vit_tiny_patch16_224", "resnet18", ["`--encoder timm:vit_tiny_patch16_224`"]),
         ("resnet18", "timm:vit_tiny_patch16_224", ["a ViT of patch 16, width 192, depth 12"]),
         (VIT, "timm:vit_tiny_patch16_224", ["it holds a ViT of patch 16, width 64"]),
-        (
-            "timm:deit_tiny_distilled_patch16_224",
-            "timm:vit_tiny_patch16_224",
-            ["`--encoder timm:deit_tiny_distilled_patch16_224`"],
-        ),
     ],
 )
 def test_another_architecture_is_named(kit, held, wanted, phrases, tmp_path):
