@@ -53,13 +53,17 @@ def main(argv: list[str]) -> int:
         folder.resume(config)
     else:
         folder.start(config, overwrite=options.overwrite)
+    print(
+        f"{len(options.seeds)} seeds of CE, CE-Con and Core-tuning on emoji_domains, from the "
+        f"embedded MoCo-v2 encoder, into {options.output}"
+    )
     started = time.monotonic()
     results: dict[str, list[dict[str, Any]]] = {method: [] for method in METHODS}
     total = len(METHODS) * len(options.seeds)
     for number, (seed, method) in enumerate(
         [(seed, method) for seed in options.seeds for method in METHODS], start=1
     ):
-        result = run(runs[method], seed, seed_folder(runs[method], seed))
+        result = run(runs[method], seed, seed_folder(runs[method], seed), quiet=True)
         results[method].append(result)
         left = (time.monotonic() - started) / number * (total - number)
         print(

@@ -32,10 +32,13 @@ def run_config(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     return {**config, "encoder": encoder_name(options), "seed": seed}
 
 
-def run(options: argparse.Namespace, seed: int, path: Path) -> dict[str, Any]:
+def run(
+    options: argparse.Namespace, seed: int, path: Path, *, quiet: bool = False
+) -> dict[str, Any]:
     """Fine-tune with one seed in one folder; return its result.
 
-    A folder whose run is finished is left as it is when it is resumed.
+    A folder whose run is finished is left as it is when it is resumed. `quiet` leaves out what
+    the encoder was loaded from, for whoever has said it already.
     """
     config = run_config(options, seed)
     folder = RunFolder(path)
@@ -48,7 +51,8 @@ def run(options: argparse.Namespace, seed: int, path: Path) -> dict[str, Any]:
         # Built first, so that a mistake leaves no folder behind.
         data, learner, origin = _build(options, seed)
         folder.start(config, overwrite=options.overwrite)
-    print(f"{path}: seed {seed}, {config['encoder']} from {origin}")
+    if not quiet:
+        print(f"{path}: seed {seed}, {config['encoder']}, {origin}")
     for warning in data.splits.warnings:
         print(f"warning: {warning}")
     _train(options, config, data, learner, folder)
