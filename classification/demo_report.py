@@ -144,10 +144,10 @@ def _page(
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>core-tuning demo</title><style>{STYLE}</style>
 <h1>Fine-tuning a MoCo-v2 encoder on emoji_domains</h1>
-<p>A small ResNet, pre-trained without labels on other artwork, was fine-tuned on
-{html.escape(runs[0]["split"])} with {len(runs)} seeds a method, {runs[0]["steps"]} steps each;
-the model was selected on a validation split, and the {runs[0]["test"]["images"]} test images
-were read once, at the end. Training took {seconds / 60:.1f} minutes.</p>
+<p>A small ResNet, pre-trained without labels on other artwork, was fine-tuned with {len(runs)}
+seeds a method, {runs[0]["steps"]} steps each, in {seconds / 60:.1f} minutes. The model of each run
+was selected on a validation split of its training images; the {runs[0]["test"]["images"]} test
+images ({html.escape(runs[0]["split"])}) were read once, at the end.</p>
 <table><tr><th>method</th><th>top-1 (%)</th><th>mean per class (%)</th></tr>{rows}</table>
 <p>Mean ± standard error over seeds.</p><ul>{said}</ul>
 <h2>Accuracy</h2><p>Small markers are runs; large ones their mean, with its standard error.</p>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,7 +43,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         ) from error
 
 
-class LabelledImages(Dataset[ImageAndLabel]):
+class LabelledImages(Dataset[ImageAndLabel], ABC):
     """Images with labels and without transforms.
 
     Attributes:
@@ -61,13 +62,13 @@ class LabelledImages(Dataset[ImageAndLabel]):
         """Return (PIL RGB image, label); a UserError names a file that cannot be read."""
         return self.image(index), self.labels[index]
 
+    @abstractmethod
     def image(self, index: int) -> Image.Image:
         """Return one RGB image."""
-        raise NotImplementedError
 
+    @abstractmethod
     def subset(self, indices: Sequence[int]) -> LabelledImages:
         """Return the images of these indices, in this order."""
-        raise NotImplementedError
 
 
 class ImageFiles(LabelledImages):
