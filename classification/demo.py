@@ -18,7 +18,6 @@ CHOSEN: dict[str, dict[str, float]] = {
     "ce_con": {"lr": 0.1, "eta": 1.0},
     "core_tuning": {"lr": 0.03, "eta": 1.0, "alpha": 1.0},
 }
-TITLES = {"ce": "CE", "ce_con": "CE-Con", "core_tuning": "Core-tuning"}
 
 
 def build_parser() -> Parser:
@@ -67,7 +66,7 @@ def main(argv: list[str]) -> int:
         results[method].append(result)
         left = (time.monotonic() - started) / number * (total - number)
         print(
-            f"run {number} of {total}: {TITLES[method]} with seed {seed} has "
+            f"run {number} of {total}: {METHODS[method]} with seed {seed} has "
             f"{result['test']['top1']:.2f}% on the test set; about {left / 60:.1f} min left"
         )
     command = " ".join(["core-tuning demo", *argv])

@@ -18,9 +18,8 @@ from core_tuning.training.exported import load_model
 from core_tuning.training.folder import write_atomically
 
 from .build import build_data, build_image_encoder
-from .demo import TITLES
 from .figures import save_accuracies, save_embeddings
-from .options import parse
+from .options import METHODS, parse
 from .summary import Summary, summarise
 
 Results = Mapping[str, Sequence[dict[str, Any]]]
@@ -49,7 +48,7 @@ def write_report(output: Path, results: Results, folders: Mapping[str, Path], co
     }
     findings = describe(results)
     figures = output / "figures"
-    accuracies = {TITLES[m]: [run["test"]["top1"] for run in runs] for m, runs in results.items()}
+    accuracies = {METHODS[m]: [run["test"]["top1"] for run in runs] for m, runs in results.items()}
     save_accuracies(accuracies, figures / "accuracy.png")
     panels, classes = _feature_maps(folders)
     save_embeddings(panels, classes, figures / "features.png")
@@ -66,7 +65,7 @@ def describe(results: Results) -> list[str]:
     """
     baseline = [run["test"]["top1"] for run in results["ce"]]
     return [
-        _difference(TITLES[method], baseline, [run["test"]["top1"] for run in runs])
+        _difference(METHODS[method], baseline, [run["test"]["top1"] for run in runs])
         for method, runs in results.items()
         if method != "ce"
     ]
@@ -94,7 +93,7 @@ def _text_table(table: Mapping[str, Mapping[str, Summary]]) -> str:
     lines = [f"{'method':<12} {'top-1 (%)':>16} {'mean per class (%)':>20}"]
     for method, row in table.items():
         cells = f"{row['top1']!s:>16} {row['mean_per_class']!s:>20}"
-        lines.append(f"{TITLES[method]:<12} {cells}")
+        lines.append(f"{METHODS[method]:<12} {cells}")
     seeds = next(iter(table.values()))["top1"].runs
     lines.append(f"test set of emoji_domains, mean ± standard error over {seeds} seeds")
     return "\n".join(lines)
@@ -109,7 +108,7 @@ def _feature_maps(
     loader = data.test
     encoders: dict[str, nn.Module] = {"before fine-tuning": build_image_encoder(options)[0].eval()}
     for method, folder in folders.items():
-        encoders[TITLES[method]] = load_model(folder)[0][0]
+        encoders[METHODS[method]] = load_model(folder)[0][0]
     panels = {}
     for title, encoder in encoders.items():
         features, labels = _encode(encoder, loader)
@@ -136,7 +135,7 @@ def _page(
 ) -> str:
     runs = next(iter(results.values()))
     rows = "".join(
-        f"<tr><td>{TITLES[method]}</td><td>{row['top1']}</td><td>{row['mean_per_class']}</td></tr>"
+        f"<tr><td>{METHODS[method]}</td><td>{row['top1']}</td><td>{row['mean_per_class']}</td></tr>"
         for method, row in table.items()
     )
     said = "".join(f"<li>{html.escape(text)}</li>" for text in findings)
@@ -146,8 +145,9 @@ def _page(
 <h1>Fine-tuning a MoCo-v2 encoder on emoji_domains</h1>
 <p>A small ResNet, pre-trained without labels on other artwork, was fine-tuned with {len(runs)}
 seeds a method, {runs[0]["steps"]} steps each, in {seconds / 60:.1f} minutes. The model of each run
-was selected on a validation split of its training images; the {runs[0]["test"]["images"]} test
-images ({html.escape(runs[0]["split"])}) were read once, at the end.</p>
+was selected on a validation split of its training images; the
+{runs[0]["test"]["images"]} test images ({html.escape(runs[0]["split"])}) were read
+once, at the end.</p>
 <table><tr><th>method</th><th>top-1 (%)</th><th>mean per class (%)</th></tr>{rows}</table>
 <p>Mean ± standard error over seeds.</p><ul>{said}</ul>
 <h2>Accuracy</h2><p>Small markers are runs; large ones their mean, with its standard error.</p>

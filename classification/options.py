@@ -12,7 +12,8 @@ from core_tuning.parser import Parser
 
 from .presets import preset
 
-METHODS = ("ce", "ce_con", "core_tuning")
+# Each method, and how tables and figures call it.
+METHODS = {"ce": "CE", "ce_con": "CE-Con", "core_tuning": "Core-tuning"}
 # Options that a preset gives a value to when the command line does not.
 PRESET_OPTIONS = tuple(preset("emoji_domains"))
 # Options that change nothing in the finished weights, and may differ on --resume.

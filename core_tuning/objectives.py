@@ -6,27 +6,21 @@ head: give the optimiser the parameters of encoder, classifier and objective.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from .checks import check_above_zero, check_choice, check_eta, check_share
 from .errors import UserError
 from .heads import ProjectionHead
 from .losses import POSITIVES, focal_contrastive, mixed_cross_entropy, supervised_contrastive
 from .mining import mine_pairs, mix_pairs, sample_lambda
-from .precision import at_least_float32, call_in_own_dtype
-from .released import (
-    released_contrastive,
-    released_cross_entropy,
-    released_mixtures,
-    released_pairs,
-)
+from .precision import at_least_float32
+from .released import released_terms
+from .smoothing import Classifier, classify, cross_entropy, one_hot
 
-Classifier = Callable[[Tensor], Tensor]
 MIXING = ("hard", "manifold", "none")
 VARIANTS = ("equations", "released")
 
@@ -71,16 +65,18 @@ class CrossEntropyLoss(nn.Module):
         labels: Tensor,
         classifier: Classifier,
         *,
-        generator: torch.Generator | None = None,
+        generator: Generator | None = None,
     ) -> LossTerms:
         """Compute the loss of features (n, d), labels (n,) and a classifier (m, d) -> (m, K)."""
-        if self.mixing == "manifold":
-            loss, logits = _manifold_cross_entropy(
-                features, labels, classifier, self.num_classes, self.alpha, generator
-            )
-        else:
-            logits = _logits(classifier, features)
-            loss = F.cross_entropy(logits, labels)
+        loss, logits = cross_entropy(
+            features,
+            labels,
+            classifier,
+            manifold=self.mixing == "manifold",
+            num_classes=self.num_classes,
+            alpha=self.alpha,
+            generator=generator,
+        )
         return LossTerms(loss, loss, torch.zeros_like(loss), logits)
 
 
@@ -120,18 +116,17 @@ class CEContrastiveLoss(nn.Module):
         labels: Tensor,
         classifier: Classifier,
         *,
-        generator: torch.Generator | None = None,
+        generator: Generator | None = None,
     ) -> LossTerms:
         """Compute the loss of features (n, d), labels (n,) and a classifier (m, d) -> (m, K).
 
         Nothing is random here; `generator` is accepted so that all objectives are called alike.
         """
-        logits = _logits(classifier, features)
-        cross_entropy = F.cross_entropy(logits, labels)
+        classified, logits = cross_entropy(features, labels, classifier)
         contrastive = supervised_contrastive(
             self.projection(features), labels, temperature=self.temperature
         )
-        return LossTerms(cross_entropy + self.eta * contrastive, cross_entropy, contrastive, logits)
+        return LossTerms(classified + self.eta * contrastive, classified, contrastive, logits)
 
 
 class CoreTuningLoss(nn.Module):
@@ -216,47 +211,48 @@ class CoreTuningLoss(nn.Module):
         labels: Tensor,
         classifier: Classifier,
         *,
-        generator: torch.Generator | None = None,
+        generator: Generator | None = None,
     ) -> LossTerms:
-        """Compute the loss of features (n, d), labels (n,) and a classifier (m, d) -> (m, K).
-
-        Args:
-            features: encoder features of the batch.
-            labels: class indices.
-            classifier: applied to the originals and the mixtures in one call.
-            generator: source of negatives and mixing factors, on the features' device.
-        """
+        """Compute the loss of features (n, d), labels (n,) and a classifier (m, d) -> (m, K)."""
         if self.variant == "released":
-            terms = self._released(features, labels, classifier, generator)
+            terms = released_terms(
+                features,
+                labels,
+                classifier,
+                self.projection,
+                num_classes=self.num_classes,
+                alpha=self.alpha,
+                lambda_n=self.lambda_n,
+                lambda_p=self.lambda_p,
+                temperature=self.temperature,
+                generator=generator,
+            )
         elif self.mixing == "hard":
             terms = self._hardness_directed(features, labels, classifier, generator)
         else:
             terms = self._originals_only(features, labels, classifier, generator)
-        cross_entropy, contrastive, logits = terms
-        return LossTerms(cross_entropy + self.eta * contrastive, cross_entropy, contrastive, logits)
+        classified, contrastive, logits = terms
+        return LossTerms(classified + self.eta * contrastive, classified, contrastive, logits)
 
     def _hardness_directed(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        classifier: Classifier,
-        generator: torch.Generator | None,
+        self, features: Tensor, labels: Tensor, classifier: Classifier, generator: Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         n = len(labels)
         z = at_least_float32(features)  # (n, d)
         pairs = mine_pairs(z, labels, generator=generator)
+        draw = partial(sample_lambda, n, self.alpha, device=z.device, generator=generator)
         mixtures = mix_pairs(
             z,
-            _one_hot(labels, self.num_classes, z.dtype),
+            one_hot(labels, self.num_classes, z.dtype),
             pairs,
-            self._sample_lambda(n, self.lambda_p, z.device, generator),
-            self._sample_lambda(n, self.lambda_n, z.device, generator),
+            draw(minimum=self.lambda_p),
+            draw(minimum=self.lambda_n),
         )
         everything = torch.cat([z, mixtures.positive, mixtures.negative])  # (3n, d)
         if self.smooth_classifier:
-            all_logits = _logits(classifier, everything)  # (3n, K)
+            all_logits = classify(classifier, everything)  # (3n, K)
             logits, mixed_logits = all_logits.split([n, 2 * n])
-            cross_entropy = mixed_cross_entropy(
+            classified = mixed_cross_entropy(
                 logits,
                 labels,
                 mixed_logits,
@@ -264,8 +260,7 @@ class CoreTuningLoss(nn.Module):
                 weights=pairs.has_negative.repeat(2),
             )
         else:
-            logits = _logits(classifier, features)
-            cross_entropy = F.cross_entropy(logits, labels)
+            classified, logits = cross_entropy(features, labels, classifier)
         originals, hard_positives, hard_negatives = self.projection(everything).split(n)
         contrastive = focal_contrastive(
             originals,
@@ -277,23 +272,21 @@ class CoreTuningLoss(nn.Module):
             positives=self.positives,
             has_negative=pairs.has_negative,
         )
-        return cross_entropy, contrastive, logits
+        return classified, contrastive, logits
 
     def _originals_only(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        classifier: Classifier,
-        generator: torch.Generator | None,
+        self, features: Tensor, labels: Tensor, classifier: Classifier, generator: Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Contrast the originals alone; any mixtures serve the classifier alone."""
-        if self.mixing == "manifold" and self.smooth_classifier:
-            cross_entropy, logits = _manifold_cross_entropy(
-                features, labels, classifier, self.num_classes, self.alpha, generator
-            )
-        else:
-            logits = _logits(classifier, features)
-            cross_entropy = F.cross_entropy(logits, labels)
+        classified, logits = cross_entropy(
+            features,
+            labels,
+            classifier,
+            manifold=self.mixing == "manifold" and self.smooth_classifier,
+            num_classes=self.num_classes,
+            alpha=self.alpha,
+            generator=generator,
+        )
         contrastive = focal_contrastive(
             self.projection(features),
             labels,
@@ -302,63 +295,4 @@ class CoreTuningLoss(nn.Module):
             temperature=self.temperature,
             focal=self.focal,
         )
-        return cross_entropy, contrastive, logits
-
-    def _released(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        classifier: Classifier,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        n = len(labels)
-        z = at_least_float32(features)
-        everything, targets = released_mixtures(
-            z,
-            _one_hot(labels, self.num_classes, z.dtype),
-            torch.randperm(n, device=z.device, generator=generator),
-            *released_pairs(z, labels),
-            self._sample_lambda(n, self.lambda_n, z.device, generator),
-            self._sample_lambda(n, self.lambda_p, z.device, generator),
-        )
-        all_logits = _logits(classifier, everything)
-        cross_entropy = released_cross_entropy(all_logits, targets)
-        contrastive = released_contrastive(
-            self.projection(everything), targets, temperature=self.temperature
-        )
-        return cross_entropy, contrastive, all_logits[:n]
-
-    def _sample_lambda(
-        self, n: int, minimum: float, device: torch.device, generator: torch.Generator | None
-    ) -> Tensor:
-        return sample_lambda(n, self.alpha, minimum=minimum, device=device, generator=generator)
-
-
-def _logits(classifier: Classifier, features: Tensor) -> Tensor:
-    return at_least_float32(call_in_own_dtype(classifier, features))
-
-
-def _one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """One-hot targets (n, K); F.one_hot would read the largest label back from the device."""
-    targets = torch.zeros(len(labels), num_classes, dtype=dtype, device=labels.device)
-    return targets.scatter_(1, labels[:, None], 1.0)
-
-
-def _manifold_cross_entropy(
-    features: Tensor,
-    labels: Tensor,
-    classifier: Classifier,
-    num_classes: int,
-    alpha: float,
-    generator: torch.Generator | None,
-) -> tuple[Tensor, Tensor]:
-    """L_ce^m with mixtures of random pairs, and the logits (n, K) of the originals."""
-    n = len(labels)
-    z = at_least_float32(features)
-    targets = _one_hot(labels, num_classes, z.dtype)
-    partners = torch.randperm(n, device=z.device, generator=generator)
-    lam = sample_lambda(n, alpha, device=z.device, generator=generator).to(z.dtype)[:, None]
-    mixed = torch.lerp(z[partners], z, lam)
-    mixed_targets = torch.lerp(targets[partners], targets, lam)
-    logits = _logits(classifier, torch.cat([z, mixed]))
-    return mixed_cross_entropy(logits[:n], labels, logits[n:], mixed_targets), logits[:n]
+        return classified, contrastive, logits

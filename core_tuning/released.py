@@ -11,13 +11,16 @@ than 64 classes; here they are compared exactly.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .precision import in_full_precision
+from .mining import sample_lambda
+from .precision import at_least_float32, in_full_precision
+from .smoothing import Classifier, classify, one_hot
 
 
 class ReleasedPairs(NamedTuple):
@@ -116,3 +119,32 @@ def released_contrastive(
 def released_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Soft cross-entropy as one mean over all rows: logits (m, K), soft targets (m, K)."""
     return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+def released_terms(
+    features: Tensor,
+    labels: Tensor,
+    classifier: Classifier,
+    projection: Callable[[Tensor], Tensor],
+    *,
+    num_classes: int,
+    alpha: float,
+    lambda_n: float,
+    lambda_p: float,
+    temperature: float,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy, contrastive loss, and logits (n, K) of the originals of one batch."""
+    n = len(labels)
+    z = at_least_float32(features)
+    everything, targets = released_mixtures(
+        z,
+        one_hot(labels, num_classes, z.dtype),
+        torch.randperm(n, device=z.device, generator=generator),
+        *released_pairs(z, labels),
+        sample_lambda(n, alpha, minimum=lambda_n, device=z.device, generator=generator),
+        sample_lambda(n, alpha, minimum=lambda_p, device=z.device, generator=generator),
+    )
+    logits = classify(classifier, everything)  # (3n, K)
+    contrastive = released_contrastive(projection(everything), targets, temperature=temperature)
+    return released_cross_entropy(logits, targets), contrastive, logits[:n]
