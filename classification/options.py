@@ -138,7 +138,8 @@ def _add_run(parser: Parser) -> None:
     group.add_argument("--eval-every", type=int, default=1, metavar="N",
                        help="epochs between evaluations on the validation split (default: 1)")
     group.add_argument("--checkpoint-minutes", type=float, default=10.0, metavar="M",
-                       help="save at least so often; every epoch is saved anyway")
+                       help="save at least so often (0: after every step; default: 10); every "
+                       "epoch is saved anyway")
     group.add_argument("--tensorboard", action="store_true", help="write event files too")
 
 

@@ -74,7 +74,7 @@ def fit(
                 if progress.advance():
                     progress.show(**run.state.averages())
                     run.check_finite()
-                    run.save_if_due()
+                run.save_if_due()
             line = run.finish_epoch()
             if on_epoch is not None:
                 on_epoch(line)
@@ -91,6 +91,10 @@ class _Batches:
         self.steps = steps
         self.epochs = -(-steps // len(sampler))
         self.state = state
+
+    def last_finished_step(self) -> int:
+        """Return the step of the last metrics line; a line written after it will come again."""
+        return min(self.state.epoch * len(self.sampler), self.steps)
 
     def _start(self) -> int:
         return self.state.step - self.state.epoch * len(self.sampler)
@@ -131,16 +135,13 @@ class _Run:
             torch.compile(learner.image_encoder) if settings.compile else learner.image_encoder
         )
         self.generator = torch.Generator(device)
-        self._restore()
-        self._load_batches(train)
-        self.started = time.monotonic()
-        self.saved_at = self.started
-
-    def _restore(self) -> None:
-        checkpoint = self.folder.load_checkpoint()
+        checkpoint = folder.load_checkpoint()
         if checkpoint is not None:
             self.state.load_state_dict(checkpoint)
-        self.folder.forget_metrics_after(self.state.step)
+        self._load_batches(train)
+        folder.forget_metrics_after(self.batches.last_finished_step())
+        self.started = time.monotonic()
+        self.saved_at = self.started
 
     def _load_batches(self, train: Dataset) -> None:
         settings = self.settings

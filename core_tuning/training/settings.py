@@ -36,7 +36,8 @@ class Settings:
         device: "auto", "cpu" or "cuda".
         workers: processes that load images.
         eval_every: epochs between evaluations on the validation split.
-        checkpoint_minutes: most minutes between checkpoints; there is one after every epoch.
+        checkpoint_minutes: most minutes between checkpoints, 0 for one after every step; there is
+            one after every epoch anyway.
     """
 
     epochs: int

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core_tuning.training import RunFolder, loop, progress
+from core_tuning.training import RunFolder, loop
 
 # 26 images in batches of 6: 4 steps an epoch, 12 in all, 2 images left over each time.
 STEPS_AN_EPOCH = 4
@@ -19,12 +19,6 @@ STEPS_AN_EPOCH = 4
 
 class Killed(BaseException):
     """Not an Exception, so that nothing in between handles it."""
-
-
-@pytest.fixture
-def checkpoint_every_step(monkeypatch):
-    """Consider a checkpoint at every step instead of once a second."""
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_READINGS", 0.0)
 
 
 def kill_at_call(monkeypatch, owner, name, number, *, after):
@@ -89,7 +83,7 @@ def interrupt_and_resume(tiny, path, monkeypatch, method, kill, **settings):
 
 @pytest.mark.parametrize("method", ["ce", "core_tuning"])
 @pytest.mark.parametrize("save", range(1, 16))
-def test_killed_after_any_save(tiny, tmp_path, monkeypatch, checkpoint_every_step, method, save):
+def test_killed_after_any_save(tiny, tmp_path, monkeypatch, method, save):
     """Saves 1 to 4 follow steps 1 to 4, the fifth ends the epoch, and so on.
 
     The fourth one of an epoch is the moment between its last step and its evaluation.
@@ -120,7 +114,19 @@ def test_killed_while_an_epoch_ends(tiny, tmp_path, monkeypatch, moment, epoch, 
     assert_same_run(whole.folder, resumed.folder)
 
 
-def test_killed_again_and_again(tiny, tmp_path, monkeypatch, checkpoint_every_step):
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_killed_between_metrics_and_save(tiny, tmp_path, monkeypatch, epoch):
+    """The epoch's line is written and its last step is saved, but not that the epoch is over."""
+    whole = tiny.train(tmp_path / "whole", tiny.build_learner("ce"), checkpoint_minutes=0)
+
+    def kill(patch):
+        kill_at_call(patch, RunFolder, "append_metrics", epoch, after=True)
+
+    resumed = interrupt_and_resume(tiny, tmp_path / "cut", monkeypatch, "ce", kill)
+    assert_same_run(whole.folder, resumed)
+
+
+def test_killed_again_and_again(tiny, tmp_path, monkeypatch):
     """Every process is stopped at its second step; the run comes to its end nonetheless."""
     whole = tiny.train(tmp_path / "whole", tiny.build_learner("core_tuning"), checkpoint_minutes=0)
     kills = 0
@@ -139,9 +145,7 @@ def test_killed_again_and_again(tiny, tmp_path, monkeypatch, checkpoint_every_st
 
 
 @pytest.mark.parametrize("save", [2, 7])
-def test_layers_that_draw_from_the_global_generator(
-    tiny, tmp_path, monkeypatch, checkpoint_every_step, save
-):
+def test_layers_that_draw_from_the_global_generator(tiny, tmp_path, monkeypatch, save):
     """Dropout's masks go on where they were, whatever the loaders draw in between."""
     settings = {"checkpoint_minutes": 0}
     torch.manual_seed(0)
