@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
+from core_tuning.checkpoint_recognition import RUN_CHECKPOINT_KEY, RUN_CHECKPOINT_VERSION
 from core_tuning.checkpoints import read_checkpoint
 from core_tuning.errors import UserError
 
-CHECKPOINT_VERSION = 1
 VERSIONED = ("core-tuning", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 
 
@@ -186,7 +186,7 @@ class RunFolder:
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace checkpoint.pt."""
         buffer = io.BytesIO()
-        torch.save({"core_tuning_checkpoint": CHECKPOINT_VERSION, **state}, buffer)
+        torch.save({RUN_CHECKPOINT_KEY: RUN_CHECKPOINT_VERSION, **state}, buffer)
         write_atomically(self.checkpoint_path, buffer.getbuffer())
 
     def load_checkpoint(self) -> dict[str, Any] | None:

@@ -200,6 +200,13 @@ class _Run:
         if bad_step is not None:
             raise self._not_finite(f"The loss is not finite at step {bad_step}")
 
+    def check_good(self) -> None:
+        """Stop the run unless losses and weights are finite: nothing else is kept."""
+        self.check_finite()
+        # A finite loss may have a gradient that is not.
+        if not self.state.has_finite_weights():
+            raise self._not_finite(f"The weights are not finite after step {self.state.step}")
+
     def _not_finite(self, what: str) -> UserError:
         kept = "no checkpoint was written before that"
         if self.folder.checkpoint_path.exists():
@@ -214,11 +221,8 @@ class _Run:
             self.save()
 
     def save(self) -> None:
-        """Replace the folder's checkpoint, unless the weights have ceased to be finite."""
-        self.check_finite()
-        # A finite loss may have a gradient that is not.
-        if not self.state.has_finite_weights():
-            raise self._not_finite(f"The weights are not finite after step {self.state.step}")
+        """Replace the folder's checkpoint, if the state is good."""
+        self.check_good()
         now = time.monotonic()
         self.state.seconds += now - self.started
         self.started = self.saved_at = now
@@ -226,7 +230,7 @@ class _Run:
 
     def finish_epoch(self) -> dict[str, Any]:
         """Evaluate, write the metrics, export the model if it is the best, and save."""
-        self.check_finite()
+        self.check_good()
         state, settings = self.state, self.settings
         epoch = state.epoch + 1
         line: dict[str, Any] = {

@@ -248,6 +248,15 @@ def test_weights_that_are_not_finite_are_not_kept(tiny, tmp_path, monkeypatch, b
     assert finite_tensors(load_file(tmp_path / "model.safetensors"))
 
 
+def test_weights_that_are_not_finite_are_not_exported(tiny, tmp_path):
+    """Without a validation split every epoch's model is exported, but no broken one."""
+    learner = tiny.build_learner()
+    learner.objective = BadGradient(8)
+    with pytest.raises(UserError, match="weights are not finite after step 8"):
+        tiny.train(tmp_path, learner, validate=None)
+    assert finite_tensors(load_file(tmp_path / "model.safetensors"))
+
+
 def test_change_batch_sees_the_generator_of_the_step(tiny, tmp_path):
     """The hook of adversarial training: its draws depend on seed, step and micro-batch alone."""
     drawn = []
