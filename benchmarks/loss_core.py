@@ -78,7 +78,8 @@ def ours(problem: Problem) -> list[Tensor]:
         torch.cat([mixtures.positive_targets, mixtures.negative_targets]),
         weights=pairs.has_negative.repeat(2),
     )
-    return [contrastive + cross_entropy, mixtures.positive, mixtures.negative]
+    everything = torch.cat([problem.features, mixtures.positive, mixtures.negative])
+    return [contrastive + cross_entropy, everything]
 
 
 def load_release(path: Path, classes: int) -> dict[str, Any]:
