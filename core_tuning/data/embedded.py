@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 import zipfile
 from importlib import resources
 from pathlib import Path
 
+from ..cache import CACHE_VARIABLE, cache_folder
 from ..errors import UserError
-
-CACHE_VARIABLE = "CORE_TUNING_CACHE"
-
-
-def cache_folder() -> Path:
-    """Return $CORE_TUNING_CACHE, else $XDG_CACHE_HOME/core-tuning, else ~/.cache/core-tuning."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser()
-    xdg = os.environ.get("XDG_CACHE_HOME")
-    return (Path(xdg) if xdg else Path.home() / ".cache") / "core-tuning"
 
 
 def emoji_domains_folder() -> Path:

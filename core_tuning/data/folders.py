@@ -23,13 +23,16 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """Return the image files below a folder in the order of their paths."""
-    return sorted(
+    """Return the image files below a folder in the order of torchvision's ImageFolder.
+
+    Folder by folder, that is: those of `a/` come before those of `a/b/`, whatever their names.
+    """
+    return [
         Path(parent, name)
-        for parent, _, names in os.walk(folder)
-        for name in names
+        for parent, _, names in sorted(os.walk(folder))
+        for name in sorted(names)
         if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
-    )
+    ]
 
 
 def require_folder(folder: Path, layout: str) -> Path:

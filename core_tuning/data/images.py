@@ -105,3 +105,34 @@ class ImageArray(LabelledImages):
     def subset(self, indices: Sequence[int]) -> ImageArray:
         chosen = np.asarray(indices, dtype=np.int64)
         return ImageArray(self.array[chosen], [self.labels[i] for i in indices], self.classes)
+
+
+class DecodedImages(LabelledImages):
+    """Images of any sizes, decoded in memory: a list of arrays of bytes (h, w, 3)."""
+
+    def __init__(
+        self, arrays: Sequence[np.ndarray], labels: Sequence[int], classes: Sequence[str]
+    ) -> None:
+        super().__init__(labels, classes)
+        self.arrays = list(arrays)
+
+    def image(self, index: int) -> Image.Image:
+        return Image.fromarray(self.arrays[index])
+
+    def subset(self, indices: Sequence[int]) -> DecodedImages:
+        return DecodedImages(
+            [self.arrays[i] for i in indices], [self.labels[i] for i in indices], self.classes
+        )
+
+
+def decoded_bytes(images: LabelledImages, sample: int = 32) -> int:
+    """Estimate what all images would take in memory, from `sample` of them spread evenly."""
+    chosen = np.linspace(0, len(images) - 1, min(sample, len(images))).astype(int)
+    sizes = [images.image(int(index)).size for index in chosen]
+    return round(len(images) * float(np.mean([3 * width * height for width, height in sizes])))
+
+
+def decode(images: LabelledImages) -> DecodedImages:
+    """Read every image into memory."""
+    arrays = [np.asarray(images.image(index)) for index in range(len(images))]
+    return DecodedImages(arrays, images.labels, images.classes)

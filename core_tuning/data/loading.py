@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
-from .images import LabelledImages
+from .images import ImageAndLabel
 from .seeding import seeded_generator
 
 # The index of an image and the seed of its augmentation; None where nothing is random.
@@ -30,12 +30,14 @@ class SeededTransform(Dataset[tuple[Tensor, int]]):
     generator's state is restored afterwards. No device's generator is touched.
     """
 
-    def __init__(self, dataset: LabelledImages, transform: Callable[[Image.Image], Tensor]) -> None:
+    def __init__(
+        self, dataset: Dataset[ImageAndLabel], transform: Callable[[Image.Image], Tensor]
+    ) -> None:
         self.dataset = dataset
         self.transform = transform
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         """Return (transformed image (3, h, w), label) of the key (index, seed)."""

@@ -55,10 +55,23 @@ def _small(size: int) -> Transforms:
     )
 
 
+def _domainbed(size: int) -> Transforms:
+    return Transforms(
+        train=_then_tensor(
+            v2.RandomResizedCrop(size, scale=(0.7, 1.0)),
+            v2.RandomHorizontalFlip(),
+            v2.ColorJitter(0.3, 0.3, 0.3, 0.3),
+            v2.RandomGrayscale(),
+        ),
+        evaluate=_then_tensor(v2.Resize((size, size))),
+    )
+
+
 RECIPES: dict[str, tuple[Callable[[int], Transforms], int]] = {
     "imagenet": (_imagenet, 224),
     "cifar": (_cifar, 256),
     "small": (_small, 48),
+    "domainbed": (_domainbed, 224),
 }
 
 
@@ -66,13 +79,14 @@ def build_transforms(recipe: str, image_size: int | None = None) -> Transforms:
     """Build the training and the evaluation transform of a recipe.
 
     `imagenet` is Appendix C.2's (random resized crops and flips; resize, then centre crop),
-    `cifar` is the authors' release's (rotation; resizing without a crop), and `small` is milder,
-    for the embedded set's images of 48 pixels.
+    `cifar` is the authors' release's (rotation; resizing without a crop), `small` is milder, for
+    the embedded set's images of 48 pixels, and `domainbed` is what DomainBed does to every image
+    (crops of 0.7 to 1 of the area, flips, colour jitter, grey; resizing without a crop).
 
     Args:
-        recipe: `imagenet`, `cifar` or `small`.
-        image_size: side of the square output in pixels; 224, 256 or 48 by default. What an image
-            is resized to before a crop grows with it.
+        recipe: `imagenet`, `cifar`, `small` or `domainbed`.
+        image_size: side of the square output in pixels; 224, 256, 48 or 224 by default. What an
+            image is resized to before a crop grows with it.
 
     Raises:
         UserError: no recipe has that name, or the size is not positive.

@@ -48,6 +48,38 @@ def write_atomically(path: Path, contents: bytes | memoryview) -> None:
     temporary.replace(path)
 
 
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """Add a line to a file of JSON lines."""
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return a file's JSON lines, none if it is missing; a last one cut short is left out."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Replace a file of JSON lines."""
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    write_atomically(path, text.encode())
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Name the values inside of dictionaries `outer.inner`, so that a message is about one."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": each for inner, each in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
 class RunFolder:
     """The files of one run.
 
@@ -120,7 +152,14 @@ class RunFolder:
         Raises:
             UserError: there is no run, or its configuration is another.
         """
-        before = self.read_config()
+        self.check_resume(config, may_differ=may_differ)
+        self._write_config(config)
+
+    def check_resume(
+        self, config: dict[str, Any], *, may_differ: frozenset[str] = frozenset()
+    ) -> None:
+        """Raise the UserErrors that `resume` would raise, changing nothing."""
+        before, config = _flat(self.read_config()), _flat(config)
         for key in sorted(before.keys() | config.keys()):
             if key not in may_differ and before.get(key) != config.get(key):
                 raise UserError(
@@ -128,7 +167,6 @@ class RunFolder:
                     f"{config.get(key)!r}: resume it with the same options, or start another "
                     "with --output."
                 )
-        self._write_config(config)
 
     def _write_config(self, config: dict[str, Any]) -> None:
         contents = {"config": config, "environment": environment()}
@@ -161,23 +199,17 @@ class RunFolder:
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
-        with self.metrics_path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.metrics_path, line)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the lines of metrics.jsonl; a last line cut short by a kill is left out."""
-        if not self.metrics_path.exists():
-            return []
-        lines = self.metrics_path.read_text().split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        return read_lines(self.metrics_path)
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop the lines that a resumed run will write again."""
-        kept = [line for line in self.read_metrics() if line["step"] <= step]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_atomically(self.metrics_path, text.encode())
+        write_lines(
+            self.metrics_path, [line for line in self.read_metrics() if line["step"] <= step]
+        )
 
     def save_model(self, contents: bytes) -> None:
         """Replace model.safetensors."""

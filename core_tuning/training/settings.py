@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -82,6 +83,23 @@ def check_machine(device: str, precision: str) -> torch.device:
     if chosen.type == "cpu" and precision == "fp16":
         raise UserError("The precision is 'fp16' on a CPU, which needs a GPU: use bf16 or fp32.")
     return chosen
+
+
+def share_cores(workers: int) -> None:
+    """Leave a CPU core to each worker, unless OMP_NUM_THREADS says otherwise.
+
+    torch's threads wait for each other by spinning: with more threads and workers than cores, a
+    step of a small network takes several times as long.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, available_cores() - workers))
+
+
+def available_cores() -> int:
+    """Number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def make_accelerator(settings: Settings) -> Accelerator:

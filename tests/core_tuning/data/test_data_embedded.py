@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core_tuning.data import embedded
-from core_tuning.data.embedded import cache_folder, emoji_domains_folder, unpack
+from core_tuning.data.embedded import emoji_domains_folder, unpack
 from core_tuning.errors import UserError
 
 
@@ -14,17 +14,6 @@ def _zip(path: Path, text: str = "one") -> Path:
         for number in range(50):
             archive.writestr(f"set/{number}.txt", text)
     return path
-
-
-def test_cache_folder_precedence(monkeypatch):
-    monkeypatch.setenv("CORE_TUNING_CACHE", "/a")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    monkeypatch.setenv("HOME", "/c")
-    assert cache_folder() == Path("/a")
-    monkeypatch.delenv("CORE_TUNING_CACHE")
-    assert cache_folder() == Path("/b/core-tuning")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path("/c/.cache/core-tuning")
 
 
 def test_the_embedded_set_has_its_images():

@@ -1,0 +1,46 @@
+"""Image encoders by name, from a checkpoint, from the embedded one, or from random weights."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from .checkpoints import load_pretrained
+from .encoders import SMALL_ENCODER, ImageEncoder, Normalisation, build_encoder
+
+EMBEDDED = "embedded"
+RANDOM = "random"
+_EMBEDDED_FILE = "small_resnet_moco_v2.safetensors"
+
+
+def default_encoder(pretrained: str) -> str:
+    """Return the encoder that belongs to a checkpoint where the user names none."""
+    return SMALL_ENCODER if pretrained == EMBEDDED else "resnet50"
+
+
+def load_image_encoder(
+    encoder: str, pretrained: str, *, normalisation: Normalisation | None = None
+) -> tuple[ImageEncoder, str]:
+    """Build an encoder and load its weights.
+
+    Args:
+        encoder: a name that `build_encoder` knows.
+        pretrained: path of a checkpoint; "embedded" for the MoCo-v2 weights of `small_resnet`
+            that are shipped; "random" for an encoder without pre-training.
+        normalisation: overrides the one that belongs to the checkpoint.
+
+    Returns:
+        The image encoder, and what its weights came from, in a few lines.
+
+    Raises:
+        UserError: the encoder is unknown, or the checkpoint cannot be read or does not fit it.
+    """
+    module = build_encoder(encoder)
+    if pretrained == RANDOM:
+        return ImageEncoder(module, normalisation or Normalisation()), "random weights"
+    if pretrained == EMBEDDED:
+        with as_file(files("core_tuning.data") / "embedded" / _EMBEDDED_FILE) as path:
+            report = load_pretrained(path, module, normalisation=normalisation)
+    else:
+        report = load_pretrained(Path(pretrained), module, normalisation=normalisation)
+    return ImageEncoder(module, report.normalisation), str(report)
