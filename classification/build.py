@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from importlib.resources import as_file, files
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from core_tuning.checkpoints import load_pretrained
 from core_tuning.data import Splits, build_transforms, default_recipe, load_splits
 from core_tuning.data.images import LabelledImages
 from core_tuning.data.loading import SeededTransform, evaluation_batches
@@ -21,15 +18,14 @@ from core_tuning.encoders import (
     SMALL_ENCODER,
     ImageEncoder,
     Normalisation,
-    build_encoder,
     feature_dim,
 )
 from core_tuning.errors import UserError
 from core_tuning.objectives import CEContrastiveLoss, CoreTuningLoss, CrossEntropyLoss
+from core_tuning.pretrained import EMBEDDED, default_encoder, load_image_encoder
 from core_tuning.training import Learner
 from core_tuning.training.randomness import seed_everything
 
-EMBEDDED_CHECKPOINT = "small_resnet_moco_v2.safetensors"
 NORMALISATIONS = {"checkpoint": None, "imagenet": Normalisation(), "none": NO_NORMALISATION}
 
 
@@ -111,19 +107,12 @@ def build_image_encoder(options: argparse.Namespace) -> tuple[ImageEncoder, str]
                 f"--pretrained is missing for {options.dataset}: name a self-supervised "
                 "checkpoint, or 'random' for an encoder without pre-training."
             )
-        pretrained = "embedded"
-    default = SMALL_ENCODER if pretrained == "embedded" else "resnet50"
-    encoder = build_encoder(options.encoder or default)
-    override = NORMALISATIONS[options.normalisation]
-    if pretrained == "random":
-        return ImageEncoder(encoder, override or Normalisation()), "random weights"
-    if pretrained == "embedded":
-        shipped = files("core_tuning.data") / "embedded" / EMBEDDED_CHECKPOINT
-        with as_file(shipped) as path:
-            report = load_pretrained(path, encoder, normalisation=override)
-    else:
-        report = load_pretrained(Path(pretrained), encoder, normalisation=override)
-    return ImageEncoder(encoder, report.normalisation), str(report)
+        pretrained = EMBEDDED
+    return load_image_encoder(
+        options.encoder or default_encoder(pretrained),
+        pretrained,
+        normalisation=NORMALISATIONS[options.normalisation],
+    )
 
 
 def encoder_name(options: argparse.Namespace) -> str:

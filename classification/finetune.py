@@ -35,9 +35,8 @@ def _describe(result: dict[str, Any], folder: Any) -> str:
 
 
 def _summarise(options: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+    from core_tuning.report.summary import summarise
     from core_tuning.training import RunFolder
-
-    from .summary import summarise
 
     contents: dict[str, Any] = {"method": options.method, "seeds": options.seeds}
     for name in ("top1", "mean_per_class"):

@@ -11,11 +11,11 @@ from typing import Any
 from safetensors.torch import load_file
 
 from core_tuning.errors import UserError
+from core_tuning.report.figures import save_confusion
 from core_tuning.training import Evaluation, Learner, RunFolder, Settings, evaluate, fit
 from core_tuning.training.settings import check_machine
 
 from .build import Data, build_data, build_learner, encoder_name
-from .figures import save_confusion
 from .options import HARMLESS
 from .tensorboard import check_tensorboard, tensorboard_writer
 

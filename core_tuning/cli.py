@@ -15,8 +15,8 @@ from .errors import UserError
 # The one place that names the subpackages: command -> (module with main(argv), what it does).
 COMMANDS = {
     "demo": (
-        "core_tuning.classification.demo",
-        "compare CE, CE-Con and Core-tuning on the embedded data set, with figures",
+        "core_tuning.algorithms.demo",
+        "compare CE, CE-Con and Core-tuning on the embedded data, one domain left out",
     ),
     "finetune": (
         "core_tuning.classification.finetune",
@@ -25,6 +25,14 @@ COMMANDS = {
     "evaluate": (
         "core_tuning.classification.evaluate",
         "measure a finished run again, or on another folder of images",
+    ),
+    "dg": (
+        "core_tuning.algorithms.dg",
+        "leave-one-domain-out training by DomainBed's protocol, without DomainBed",
+    ),
+    "domainbed": (
+        "core_tuning.algorithms.domainbed_command",
+        "use Core-tuning in a DomainBed checkout: install, doctor, train, sweep, ...",
     ),
     "inspect": (
         "core_tuning.inspect_checkpoint",

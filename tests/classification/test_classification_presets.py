@@ -4,10 +4,10 @@ import csv
 from pathlib import Path
 
 import pytest
-from core_tuning.classification.options import PRESET_OPTIONS, parse
-from core_tuning.classification.presets import preset
 
 import core_tuning
+from core_tuning.classification.options import PRESET_OPTIONS, parse
+from core_tuning.classification.presets import preset
 from core_tuning.data.catalogue import DATASETS
 
 TABLE = Path(core_tuning.__file__).parent / "paper_tables" / "table11_hyperparameters.csv"

@@ -13,7 +13,7 @@ from core_tuning.cli import main
     ("argv", "pattern"),
     [
         (["finetun"], "'finetun' is no command.*did you mean 'finetune'"),
-        (["xyz"], "'xyz' is no command: expected one of demo, finetune"),
+        (["xyz"], "'xyz' is no command: expected one of demo, "),
         (["--frobnicate"], "--frobnicate"),
         (["evaluate"], "run"),
         (["evaluate", "gone"], "gone.* does not exist"),
@@ -22,7 +22,7 @@ from core_tuning.cli import main
         (["inspect", "--frobnicate", "x"], "--frobnicate"),
         (["demo", "--seeds"], "--seeds"),
         (["demo", "--frobnicate"], "--frobnicate"),
-        (["demo", "--epochs", "0"], "--epochs is 0"),
+        (["demo", "--steps", "0"], "--steps is 0"),
         (["demo", "--seeds", "-1"], "--seeds"),
         (["demo", "--seeds", "0", "0"], "--seeds"),
         (["demo", "--resume", "--overwrite"], "--resume and --overwrite"),
@@ -32,7 +32,7 @@ from core_tuning.cli import main
 def test_bad_input_of_other_commands(kit, capsys, tmp_path, monkeypatch, argv, pattern):
     monkeypatch.chdir(tmp_path)
     # A demo whose mistake goes unnoticed must not train for minutes.
-    monkeypatch.setattr("core_tuning.classification.run.run", lambda *_: pytest.fail("no error"))
+    monkeypatch.setattr("core_tuning.algorithms.dg_run.run_job", lambda *_: pytest.fail("no error"))
     try:
         sentence = kit.run_bad(capsys, *argv)
     except SystemExit as stop:
@@ -64,7 +64,7 @@ def test_demo_overwrites_demos_alone(capsys, place, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("core_tuning.classification.run.run", stop)
+    monkeypatch.setattr("core_tuning.algorithms.dg_run.run_job", stop)
     code = main(["demo", "--output", str(place.path), "--overwrite"])
     assert theirs.exists()
     assert code == 2
@@ -74,5 +74,5 @@ def test_demo_checks_its_options_before_it_deletes(kit, capsys, place):
     kept = place.path / "ce" / "config.json"
     kept.parent.mkdir()
     kept.write_text("{}")
-    kit.run_bad(capsys, "demo", "--output", place.path, "--overwrite", "--epochs", 0)
+    kit.run_bad(capsys, "demo", "--output", place.path, "--overwrite", "--steps", 0)
     assert kept.exists()

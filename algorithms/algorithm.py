@@ -1,0 +1,221 @@
+"""CoreTuning, CECon and CETuning with the interface of DomainBed's algorithms.
+
+They import nothing of DomainBed: constructor, `update`, `predict` and plain state are all that
+its scripts ask for.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core_tuning.errors import UserError
+from core_tuning.objectives import (
+    CEContrastiveLoss,
+    CoreTuningLoss,
+    CrossEntropyLoss,
+    LossTerms,
+)
+
+from .featurizer import PretrainedFeaturizer
+from .hyperparameters import CHECKPOINT_VARIABLE, check_hparams, complete_hparams
+
+Minibatches = Sequence[tuple[Tensor, Tensor]]
+
+
+class FineTuning(nn.Module, ABC):
+    """Fine-tunes a pre-trained encoder and a linear classifier on all source domains together.
+
+    Args:
+        input_shape: (3, h, w) of the images.
+        num_classes: K.
+        num_domains: number of source domains; nothing depends on it.
+        hparams: as in `hyperparameters`; what is missing has its default.
+
+    Raises:
+        UserError: there is no checkpoint, it does not fit, or a hyper-parameter is unknown or out
+            of its range.
+    """
+
+    # Keys of what `update` returns.
+    reported: tuple[str, ...] = ("loss", "cross_entropy", "contrastive")
+    steps_taken: Tensor
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_classes: int,
+        num_domains: int,
+        hparams: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        check_hparams(name, hparams)
+        self.hparams = complete_hparams(name, hparams)
+        _check_start(name, input_shape, self.hparams["checkpoint"])
+        # Of the forward pass; None computes in the weights' own precision.
+        self.autocast_dtype: torch.dtype | None = None
+        self.featurizer = PretrainedFeaturizer(
+            self.hparams["encoder"],
+            self.hparams["checkpoint"],
+            dropout=self.hparams["resnet_dropout"],
+            freeze_bn=self.hparams["freeze_bn"],
+        )
+        self.classifier = nn.Linear(self.featurizer.n_outputs, num_classes, bias=False)
+        self.objective = self._build_objective(self.featurizer.n_outputs, num_classes)
+        self.optimizer = torch.optim.Adam(
+            self.parameters(),
+            lr=self.hparams["lr"],
+            weight_decay=self.hparams["weight_decay"],
+            fused=True,
+        )
+        self.register_buffer("steps_taken", torch.zeros((), dtype=torch.int64))
+        self.set_steps(0)
+        self.register_load_state_dict_post_hook(_count_steps)
+        self.train()
+
+    @abstractmethod
+    def _build_objective(self, dim: int, num_classes: int) -> nn.Module:
+        """Return the objective for features (n, dim)."""
+
+    def update(
+        self, minibatches: Minibatches, unlabeled: Sequence[Tensor] | None = None
+    ) -> dict[str, float]:
+        """Take a step on one minibatch (images (b, 3, h, w), labels (b,)) a source domain.
+
+        Args:
+            minibatches: on the algorithm's device, normalised as DomainBed does.
+            unlabeled: images of the target domain, for domain adaptation; not used.
+
+        Returns:
+            The loss terms of the step: `loss`, and `cross_entropy` and `contrastive` where the
+            objective has both.
+        """
+        images = torch.cat([images for images, _ in minibatches])
+        labels = torch.cat([labels for _, labels in minibatches])
+        with self._autocast(images):
+            terms = self._terms(self.featurizer(images), labels, None)
+        self._descend(terms)
+        values = torch.stack([terms.total, terms.cross_entropy, terms.contrastive]).tolist()
+        return dict(zip(self.reported, values[: len(self.reported)], strict=True))
+
+    def step(
+        self, images: Tensor, labels: Tensor, generator: torch.Generator | None = None
+    ) -> LossTerms:
+        """Take a step on images (n, 3, h, w) in [0, 1] of all source domains.
+
+        Nothing is read back from the device.
+        """
+        with self._autocast(images):
+            terms = self._terms(self.featurizer.encode(images), labels, generator)
+        self._descend(terms)
+        return terms
+
+    def _autocast(self, images: Tensor) -> torch.autocast:
+        dtype = self.autocast_dtype
+        return torch.autocast(images.device.type, dtype, enabled=dtype is not None)
+
+    def _terms(
+        self, features: Tensor, labels: Tensor, generator: torch.Generator | None
+    ) -> LossTerms:
+        return self.objective(features, labels, self.classifier, generator=generator)
+
+    def _descend(self, terms: LossTerms) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.hparams["lr"] * self._decay()
+        self.optimizer.zero_grad()
+        terms.total.backward()
+        self.optimizer.step()
+        self.steps_taken += 1
+        self._steps += 1
+
+    def set_steps(self, steps: int) -> None:
+        """Go to another point of the learning rate's schedule."""
+        self.steps_taken.fill_(steps)
+        # The number is kept beside the buffer too, because reading that would wait.
+        self._steps = steps
+
+    def _decay(self) -> float:
+        """Fall by a constant factor a step to `lr_decay` at the last of `total_steps`, and stay."""
+        last = max(1, self.hparams["total_steps"] - 1)
+        return self.hparams["lr_decay"] ** min(1.0, self._steps / last)
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits (n, K) of images (n, 3, h, w) as DomainBed normalises them."""
+        return self.classifier(self.featurizer(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, K) of images (n, 3, h, w) in [0, 1]."""
+        return self.classifier(self.featurizer.encode(images))
+
+
+def _count_steps(algorithm: nn.Module, _: Any) -> None:
+    assert isinstance(algorithm, FineTuning)
+    algorithm.set_steps(int(algorithm.steps_taken))
+
+
+def _check_start(name: str, input_shape: Sequence[int], checkpoint: str) -> None:
+    if input_shape[0] != 3:
+        raise UserError(
+            f"The images have {input_shape[0]} channels: {name} fine-tunes encoders of RGB "
+            "images, so use a data set of three channels."
+        )
+    if not checkpoint:
+        raise UserError(
+            f"{name} has no checkpoint to start from: name a self-supervised one by the "
+            f"""hyper-parameter, --hparams '{{"checkpoint": "moco_v2_800ep_pretrain.pth.tar"}}', """
+            f"or by the environment variable {CHECKPOINT_VARIABLE}."
+        )
+
+
+class CETuning(FineTuning):
+    """Cross-entropy fine-tuning from the same checkpoint: the baseline row of Table 8."""
+
+    reported = ("loss",)
+
+    def _build_objective(self, dim: int, num_classes: int) -> nn.Module:
+        return CrossEntropyLoss(num_classes)
+
+
+class CECon(FineTuning):
+    """Cross-entropy and the supervised contrastive loss over all source domains (CE-Con)."""
+
+    def _build_objective(self, dim: int, num_classes: int) -> nn.Module:
+        hparams = self.hparams
+        return CEContrastiveLoss(
+            dim,
+            eta=hparams["eta"],
+            temperature=hparams["temperature"],
+            projection_dim=hparams["projection_dim"],
+            projection_depth=hparams["projection_depth"],
+        )
+
+
+class CoreTuning(FineTuning):
+    """Core-tuning, its pairs mined among the samples of all source domains (Section 5.2)."""
+
+    def _build_objective(self, dim: int, num_classes: int) -> nn.Module:
+        hparams = self.hparams
+        return CoreTuningLoss(
+            dim,
+            num_classes,
+            eta=hparams["eta"],
+            alpha=hparams["alpha"],
+            temperature=hparams["temperature"],
+            lambda_n=hparams["lambda_n"],
+            lambda_p=hparams["lambda_p"],
+            projection_dim=hparams["projection_dim"],
+            projection_depth=hparams["projection_depth"],
+            variant=hparams["variant"],
+        )
+
+
+CLASSES: dict[str, type[FineTuning]] = {
+    "CoreTuning": CoreTuning,
+    "CECon": CECon,
+    "CETuning": CETuning,
+}

@@ -1,0 +1,179 @@
+"""The demo's table, figures and report.html."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.manifold import TSNE
+from torch import nn
+
+from core_tuning.data import build_transforms
+from core_tuning.pretrained import EMBEDDED, default_encoder, load_image_encoder
+from core_tuning.report.figures import save_embeddings, save_grouped_accuracies
+from core_tuning.report.page import (
+    html_command,
+    html_heading,
+    html_image,
+    html_list,
+    html_page,
+    html_paragraph,
+    html_table,
+)
+from core_tuning.report.summary import difference, summarise
+from core_tuning.training.folder import write_atomically
+
+from .demo import TITLES
+from .environments import Environments
+from .evaluation import Store
+from .saved import load_model
+from .selection import Cell, Selected, select, training_domain_validation
+from .tables import accuracies, trial_means
+
+Records = Sequence[Mapping[str, Any]]
+# Of accuracies in %: method -> for each target, one a seed.
+Accuracies = dict[str, list[list[float]]]
+DRAWN_IMAGES = 600
+
+
+def write_report(output: Path, records: Records, environments: Environments, command: str) -> str:
+    """Write figures and report.html; return the table and the finding as text.
+
+    Args:
+        output: the demo's folder.
+        records: lines of results.jsonl of all its runs.
+        environments: of the data set.
+        command: that made them.
+    """
+    chosen = select(records, training_domain_validation)
+    table = by_target(chosen, len(environments.names))
+    means = {
+        method: trial_means([dict(enumerate(values)) for values in columns])
+        for method, columns in table.items()
+    }
+    findings = describe(means)
+    rows = [[method, *map(summarise, columns), summarise(means[method])]
+            for method, columns in table.items()]  # fmt: skip
+    header = ["method", *environments.names, "mean"]
+    figures = output / "figures"
+    grouped = {
+        name: {method: columns[number] for method, columns in table.items()}
+        for number, name in enumerate(environments.names)
+    }
+    save_grouped_accuracies(
+        grouped,
+        figures / "accuracy.png",
+        ylabel="accuracy on the target, top-1 (%)",
+        xlabel="target domain, which was not trained on",
+    )
+    target = _hardest(table)
+    save_embeddings(
+        _feature_maps(chosen, target, environments),
+        environments.classes,
+        figures / "features.png",
+    )
+    page = html_page(
+        "core-tuning demo",
+        [
+            html_heading("Leave one domain of emoji_domains out", level=1),
+            html_paragraph(_introduction(records, means)),
+            html_table(header, rows),
+            html_paragraph("Top-1 (%) on the target domain: mean ± standard error over seeds."),
+            html_list(findings),
+            html_heading("Accuracy"),
+            html_image(figures / "accuracy.png", "accuracy of each method on each target domain"),
+            html_heading(f"Features of the images of {environments.names[target]}"),
+            html_paragraph(
+                "t-SNE of the encoder's features of the target domain that is hardest for CE, "
+                "first seed."
+            ),
+            html_image(figures / "features.png", "t-SNE before and after fine-tuning"),
+            html_command(command),
+        ],
+    )
+    write_atomically(output / "report.html", page.encode())
+    return "\n".join([_text_table(header, rows), "", *findings])
+
+
+def by_target(chosen: Mapping[Cell, Selected], environments: int) -> Accuracies:
+    """Arrange what was selected as method -> target -> one accuracy (%) a seed, in their order."""
+    return {
+        title: [
+            [value for _, value in sorted(accuracies(chosen, algorithm, target).items())]
+            for target in range(environments)
+        ]
+        for algorithm, title in TITLES.items()
+    }
+
+
+def describe(means: Mapping[str, Sequence[float]]) -> list[str]:
+    """Say of CE-Con and Core-tuning how they differ from CE, whichever way it falls.
+
+    The runs of a seed share their splits, initial weights and batches, so that the differences
+    are taken seed by seed.
+
+    Args:
+        means: of each method, its mean accuracy (%) over the targets, one a seed.
+    """
+    return [
+        difference(method, means["CE"], values)
+        for method, values in means.items()
+        if method != "CE"
+    ]
+
+
+def _hardest(table: Accuracies) -> int:
+    return min(range(len(table["CE"])), key=lambda target: np.mean(table["CE"][target]))
+
+
+def _text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    text = [
+        line[0].ljust(widths[0])
+        + "".join(cell.rjust(width + 3) for cell, width in zip(line[1:], widths[1:], strict=True))
+        for line in lines
+    ]
+    return "\n".join([*text, "top-1 (%) on the domain left out, mean ± standard error over seeds"])
+
+
+def _introduction(records: Records, means: Mapping[str, Sequence[float]]) -> str:
+    steps = max(record["step"] for record in records) + 1
+    seeds = len(means["CE"])
+    return (
+        "A small ResNet, pre-trained without labels on other artwork, was fine-tuned on three "
+        f"design teams' emoji and tested on the fourth's: {seeds} seeds a method and target, "
+        f"{steps} steps each. The step was selected on a validation split of the three source "
+        "domains; the target domain selected nothing."
+    )
+
+
+def _feature_maps(
+    chosen: Mapping[Cell, Selected], target: int, environments: Environments
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """t-SNE of the target's features by the pre-trained encoder and by each method's model."""
+    store = Store(
+        environments, build_transforms("domainbed", environments.image_size), memory=2, workers=0
+    )
+    count = len(store.images[target])
+    indices = np.linspace(0, count - 1, min(count, DRAWN_IMAGES)).astype(int).tolist()
+    labels = np.asarray(store.images[target].labels)[indices]
+    encoders: dict[str, nn.Module] = {
+        "before fine-tuning": load_image_encoder(default_encoder(EMBEDDED), EMBEDDED)[0].eval()
+    }
+    seed = min(cell.trial_seed for cell in chosen)
+    for cell, selected in chosen.items():
+        if (cell.target, cell.trial_seed) == (target, seed):
+            model = load_model(Path(selected.folder) / "best_iid.pkl")
+            encoders[TITLES[cell.algorithm]] = model.featurizer.image_encoder
+    panels = {}
+    for title, encoder in encoders.items():
+        with torch.no_grad():
+            batches = [encoder(images) for images in store.evaluation_batches(target, indices)]
+        features = torch.cat(batches).numpy()
+        points = TSNE(perplexity=30, init="pca", random_state=0).fit_transform(features)
+        panels[title] = (points, labels)
+    return panels

@@ -1,0 +1,294 @@
+"""One leave-one-domain-out run: DomainBed's protocol, resumable at any step.
+
+Whatever a step draws at random follows from the run's seed and the step alone, so that a resumed
+run repeats what an uninterrupted one would have done.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader
+
+from core_tuning.data.loading import SeededTransform, load_batches
+from core_tuning.errors import UserError
+from core_tuning.training import Learner, RunFolder
+from core_tuning.training.folder import append_line, read_lines, write_atomically, write_lines
+from core_tuning.training.progress import Progress
+from core_tuning.training.randomness import derive_seed, seed_everything
+from core_tuning.training.settings import check_machine
+
+from .algorithm import CLASSES, FineTuning
+from .environments import check_splits, check_targets, split_environment
+from .evaluation import Protocol, Store, accuracies
+from .job import Job, Machine
+from .sampling import DomainBatches
+from .saved import save_model
+from .selection import source_accuracy
+
+Record = dict[str, Any]
+RESULTS = "results.jsonl"
+
+
+def run_job(
+    job: Job, machine: Machine, store: Store, path: Path, *, resume: bool, overwrite: bool
+) -> list[Record]:
+    """Run a job in a folder, or go on with it; return its records.
+
+    The folder receives results.jsonl and model.pkl as DomainBed writes them, the model of the best
+    source validation as best_iid.pkl and model.safetensors, config.json, checkpoint.pt and, at the
+    end, `done`.
+
+    Raises:
+        UserError: the data or hyper-parameters do not fit, a loss is not finite, or the folder is
+            taken.
+    """
+    folder = RunFolder(path)
+    config = job.config(machine)
+    if resume and not folder.is_free():
+        folder.check_resume(config)
+        if (path / "done").exists():
+            return read_lines(path / RESULTS)
+        run = _Run(job, machine, store, folder)
+        folder.resume(config)
+    else:
+        folder.check_start(overwrite=overwrite)
+        # Built first, so that a mistake leaves no folder behind.
+        run = _Run(job, machine, store, folder)
+        folder.start(config, overwrite=overwrite)
+    run.restore()
+    run.go()
+    return read_lines(path / RESULTS)
+
+
+class _Run:
+    """The state of a run, and what it works on."""
+
+    def __init__(self, job: Job, machine: Machine, store: Store, folder: RunFolder) -> None:
+        self.job, self.machine, self.store, self.folder = job, machine, store, folder
+        self.results = folder.path / RESULTS
+        environments = store.environments
+        check_targets(list(job.test_envs), environments)
+        self.hparams = job.all_hparams()
+        check_splits(environments, job.test_envs, job.holdout_fraction, self.hparams["batch_size"])
+        self.splits = [
+            split_environment(len(images), job.holdout_fraction, job.trial_seed, number)
+            for number, images in enumerate(environments.images)
+        ]
+        self.sources = [i for i in range(len(self.splits)) if i not in job.test_envs]
+        # As in DomainBed, nothing is augmented where training images are not.
+        augmented = job.augmented_validation and self.hparams["data_augmentation"]
+        self.protocol = Protocol(
+            self.splits, self.sources, job.seed, augmented, job.skip_sources_inside
+        )
+        self.device = check_machine(machine.device, machine.precision)
+        self.algorithm = self._build_algorithm()
+        self.step = 0
+        self.best = -math.inf
+        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self.counted = 0
+        self.seconds = 0.0
+        self.saved_at = time.monotonic()
+        self.generator = torch.Generator(self.device)
+
+    def _build_algorithm(self) -> FineTuning:
+        job, size = self.job, self.store.environments.image_size
+        seed_everything(job.seed)
+        algorithm = CLASSES[job.algorithm](
+            (3, size, size), len(self.store.environments.classes), len(self.sources), self.hparams
+        )
+        algorithm.to(self.device)
+        algorithm.to(memory_format=torch.channels_last)
+        if self.machine.precision == "bf16":
+            algorithm.autocast_dtype = torch.bfloat16
+        return algorithm
+
+    def restore(self) -> None:
+        """Go back to the last checkpoint, if there is one, and forget the records after it."""
+        state = self.folder.load_checkpoint()
+        if state is not None:
+            self.algorithm.featurizer.image_encoder.load_state_dict(state["image_encoder"])
+            self.algorithm.classifier.load_state_dict(state["classifier"])
+            self.algorithm.objective.load_state_dict(state["objective"])
+            self.algorithm.optimizer.load_state_dict(state["optimizer"])
+            self.algorithm.set_steps(state["step"])
+            self.step, self.counted = state["step"], state["counted"]
+            self.best, self.seconds = state["best"], state["seconds"]
+            self.sums.copy_(state["sums"])
+        records = [r for r in read_lines(self.results) if r["step"] < self.step]
+        write_lines(self.results, records)
+
+    def go(self) -> None:
+        """Train to the last step, evaluating on the way, and write the model."""
+        targets = ",".join(self.store.environments.names[i] for i in self.job.test_envs)
+        label = f"{self.job.algorithm}, target {targets}, trial {self.job.trial_seed}"
+        # Before the bar, because the images are read with a bar of their own.
+        loader = self._loader()
+        progress = Progress(self.job.steps, self.step, label)
+        started = time.monotonic()
+        try:
+            for images, labels in load_batches(loader):
+                self._step(images, labels)
+                if progress.advance():
+                    progress.show(loss=float(self.sums[0]) / self.counted)
+                self.seconds += time.monotonic() - started
+                if self._is_due():
+                    progress.say(self._line(self._evaluate()))
+                    self._save()
+                elif time.monotonic() - self.saved_at >= 60 * self.machine.checkpoint_minutes:
+                    self._save()
+                started = time.monotonic()
+        finally:
+            progress.close()
+        if self.machine.save_models:
+            self._save_model("model.pkl")
+        write_atomically(self.folder.path / "done", b"done")
+
+    def _loader(self) -> DataLoader:
+        job, store = self.job, self.store
+        parts = [store.images[i].subset(self.splits[i].inside) for i in self.sources]
+        batches = DomainBatches(
+            [part.labels for part in parts],
+            self.hparams["batch_size"],
+            job.seed,
+            steps=job.steps,
+            start=self.step,
+            class_balanced=self.hparams["class_balanced"],
+        )
+        transforms = store.transforms
+        augment = transforms.train if self.hparams["data_augmentation"] else transforms.evaluate
+        return DataLoader(
+            SeededTransform(ConcatDataset(parts), augment),
+            batch_sampler=batches,
+            num_workers=self.machine.workers,
+            pin_memory=self.device.type == "cuda",
+            # Its own, because a DataLoader draws a seed from the global generator otherwise.
+            generator=torch.Generator(),
+        )
+
+    def _step(self, images: Tensor, labels: Tensor) -> None:
+        # Dropout draws from the global generator, what is mined and mixed from its own.
+        torch.manual_seed(derive_seed(self.job.seed, self.step, 0))
+        self.generator.manual_seed(derive_seed(self.job.seed, self.step, 1))
+        images = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        labels = labels.to(self.device, non_blocking=True)
+        terms = self.algorithm.step(images, labels, self.generator)
+        values = torch.stack([terms.total, terms.cross_entropy, terms.contrastive])
+        self.sums += values.detach().double()
+        self.counted += 1
+        self.step += 1
+
+    def _is_due(self) -> bool:
+        last = self.step - 1
+        return last % self.job.evaluate_every == 0 or self.step == self.job.steps
+
+    def _evaluate(self) -> Record:
+        """Measure every split, add a line to results.jsonl, and keep the best model."""
+        self._check_finite()
+        last = self.step - 1
+        record = self._record(last)
+        self.sums.zero_()
+        self.counted, self.seconds = 0, 0.0
+        validation = source_accuracy(record)
+        is_best = validation > self.best
+        self.best = max(validation, self.best)
+        if self.machine.save_models and is_best:
+            self._save_model("best_iid.pkl")
+            self.folder.save_model(self._exported(last))
+        if self.machine.save_models and self.machine.save_every_model:
+            self._save_model(f"model_step{last}.pkl")
+        append_line(self.results, record)
+        return record
+
+    def _record(self, last: int) -> Record:
+        means = (self.sums / self.counted).tolist()
+        reported = self.algorithm.reported
+        # DomainBed's epoch: of the smallest domain, a target among them.
+        smallest = min(len(split.inside) for split in self.splits)
+        return {
+            "step": last,
+            "epoch": last * self.hparams["batch_size"] / smallest,
+            **dict(zip(reported, means[: len(reported)], strict=True)),
+            **accuracies(self.algorithm, self.store, self.protocol, last),
+            "step_time": self.seconds / self.counted,
+            "mem_gb": _memory(self.device),
+            "hparams": self.hparams,
+            "args": self.job.arguments(self.folder.path, self.machine),
+        }
+
+    def _check_finite(self) -> None:
+        weights = [torch.isfinite(parameter).all() for parameter in self.algorithm.parameters()]
+        if not bool(torch.stack([*weights, torch.isfinite(self.sums).all()]).all()):
+            raise UserError(
+                f"The loss or a weight is not finite by step {self.step - 1}: lower the "
+                f"hyper-parameter lr (now {self.hparams['lr']}) or eta and start anew; what "
+                f"{self.folder.path} holds is older and good."
+            )
+
+    def _line(self, record: Record) -> str:
+        shown = [f"step {record['step']}", f"loss {record['loss']:.3f}"]
+        for number, name in enumerate(self.store.environments.names):
+            role = "target" if number in self.job.test_envs else "source"
+            shown.append(f"{name} ({role}) {100 * record[f'env{number}_out_acc']:.1f}%")
+        return ", ".join(shown)
+
+    def _save(self) -> None:
+        self._check_finite()
+        state = {
+            "image_encoder": self.algorithm.featurizer.image_encoder.state_dict(),
+            "classifier": self.algorithm.classifier.state_dict(),
+            "objective": self.algorithm.objective.state_dict(),
+            "optimizer": self.algorithm.optimizer.state_dict(),
+            "step": self.step,
+            "counted": self.counted,
+            "sums": self.sums,
+            "best": self.best,
+            "seconds": self.seconds,
+            "config": self._facts(self.step - 1),
+        }
+        self.folder.save_checkpoint(state)
+        self.saved_at = time.monotonic()
+
+    def _save_model(self, name: str) -> None:
+        size = self.store.environments.image_size
+        save_model(
+            self.folder.path / name,
+            self.algorithm,
+            self.job.arguments(self.folder.path, self.machine),
+            (3, size, size),
+            len(self.sources),
+        )
+
+    def _exported(self, step: int) -> bytes:
+        algorithm = self.algorithm
+        encoder = algorithm.featurizer.image_encoder
+        learner = Learner(encoder, algorithm.classifier, algorithm.objective)
+        return learner.export(self._facts(step))
+
+    def _facts(self, step: int) -> dict[str, Any]:
+        """What a reader of model.safetensors must know to use it."""
+        environments = self.store.environments
+        image_encoder = self.algorithm.featurizer.image_encoder
+        return {
+            "encoder": self.hparams["encoder"],
+            "classes": environments.classes,
+            "mean": image_encoder.mean.flatten().tolist(),
+            "std": image_encoder.std.flatten().tolist(),
+            "image_size": environments.image_size,
+            "transforms": "domainbed",
+            "dataset": self.job.dataset,
+            "method": self.job.algorithm,
+            "targets": [environments.names[i] for i in self.job.test_envs],
+            "seed": self.job.seed,
+            "step": step,
+        }
+
+
+def _memory(device: torch.device) -> float:
+    """Most memory that tensors took on the GPU, in GiB; 0 on a CPU."""
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0

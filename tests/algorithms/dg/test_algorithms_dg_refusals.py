@@ -1,0 +1,182 @@
+"""Every mistake is one sentence with exit code 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from core_tuning.algorithms.algorithm import CLASSES
+from core_tuning.algorithms.hyperparameters import random_hparams
+from core_tuning.algorithms.seeds import seed_hash
+from core_tuning.errors import UserError
+
+OPTIONS = {
+    "an unknown algorithm": (["--algorithm", "CoreTunning"], "did you mean 'CoreTuning'?"),
+    "another case": (["--algorithm", "cecon"], "did you mean 'CECon'?"),
+    "DomainBed's": (["--algorithm", "ERM"], "'core-tuning domainbed train'"),
+    "an algorithm twice": (["--algorithm", "CECon", "CECon"], "--algorithm names"),
+    "an unknown data set": (["--dataset", "toy"], "'toy' is none of EmojiDomains, VLCS, PACS"),
+    "a data set's case": (["--dataset", "pacs"], "did you mean 'PACS'?"),
+    "no folder of the data set": (["--dataset", "PACS"], "PACS does not exist"),
+    "a missing folder": (["--data_dir", "/nowhere"], "there is no folder /nowhere/toys"),
+    "target out of range": (["--test_envs", "3"], "expected one of 0 brush, 1 cut, 2 dots"),
+    "all targets": (["--test_envs", "0", "1", "2"], "leave one or more to train on"),
+    "a target twice": (["--test_envs", "1", "1"], "one twice"),
+    "no numbers": (["--test_envs", "cut"], "expected numbers of domains, 'all' or 'pairs'"),
+    "a word among numbers": (["--test_envs", "0", "all"], "--test_envs is '0 all'"),
+    "a negative target": (["--test_envs", "-1"], "--test_envs"),
+    "no JSON": (["--hparams", "{eta: 1}"], "is not JSON"),
+    "a JSON list": (["--hparams", "[1]"], "expected a JSON object"),
+    "no steps": (["--steps", "0"], "--steps is 0: expected at least 1"),
+    "half a step": (["--steps", "0.5"], "argument --steps: invalid int value: '0.5'"),
+    "no evaluations": (["--eval-every", "0"], "--checkpoint_freq is 0: expected at least 1"),
+    "nothing held out": (["--holdout_fraction", "0"], "expected above 0, below 1"),
+    "all held out": (["--holdout_fraction", "1"], "expected above 0, below 1"),
+    "no number held out": (["--holdout_fraction", "nan"], "--holdout_fraction is nan"),
+    "too little held out": (["--holdout_fraction", "0.01"], "30 images of domain brush into 30"),
+    "a negative seed": (["--seed", "-1"], "--seed is -1"),
+    "a seed beyond torch": (["--seed", str(2**63)], "below 2^63"),
+    "a trial beyond torch": (["--trial_seed", str(2**70)], "below 2^63"),
+    "a negative trial": (["--trial_seed", "0", "-3"], "--trial_seed is -3"),
+    "a trial twice": (["--trial_seed", "0", "0"], "--trial_seed names [0, 0], one twice"),
+    "negative hparams_seed": (["--hparams_seed", "-1"], "--hparams_seed is -1"),
+    "no pixels": (["--image-size", "0"], "--image-size is 0: expected at least 1 pixel"),
+    "negative workers": (["--workers", "-1"], "--workers is -1"),
+    "negative memory": (["--memory", "-1"], "--memory is -1.0"),
+    "minutes not a number": (["--checkpoint-minutes", "nan"], "--checkpoint-minutes is nan"),
+    "resume and overwrite": (["--resume", "--overwrite"], "exclude each other"),
+    "an unknown option": (["--learning-rate", "1"], "unrecognized arguments: --learning-rate"),
+    "an abbreviation": (["--step", "1"], "unrecognized arguments: --step"),
+    "domain adaptation": (["--task", "domain_adaptation"], "invalid choice"),
+    "an unknown device": (["--device", "tpu"], "invalid choice"),
+}
+HPARAMS = {
+    "an unknown name": ({"bach_size": 3}, "did you mean 'batch_size'?"),
+    "a network of DomainBed's": ({"resnet18": True}, "name one with 'encoder'"),
+    "text": ({"lr": "x"}, "lr is 'x': expected a number"),
+    "a fraction": ({"batch_size": 4.0}, "batch_size is 4.0: expected an integer"),
+    "true for a number": ({"lr": True}, "lr is True: expected a number"),
+    "a number for true": ({"freeze_bn": 1}, "freeze_bn is 1: expected true or false"),
+    "lr 0": ({"lr": 0}, "lr is 0: expected above 0"),
+    "lr_decay NaN": ({"lr_decay": float("nan")}, "lr_decay is nan"),
+    "all dropped": ({"resnet_dropout": 1.0}, "resnet_dropout is 1.0"),
+    "negative weight decay": ({"weight_decay": -1e-4}, "weight_decay is -0.0001"),
+    "an empty batch": ({"batch_size": 0}, "batch_size is 0: expected at least 1"),
+    "a batch too large": ({"batch_size": 30}, "domain cut has 29 images, fewer than a batch of 30"),
+    "no checkpoint": ({"checkpoint": ""}, "CoreTuning has no checkpoint to start from"),
+    "a missing checkpoint": ({"checkpoint": "gone.pth"}, "'gone.pth' cannot be read"),
+    "an unknown encoder": ({"encoder": "resnet51"}, "did you mean 'resnet50'?"),
+    "another encoder": ({"encoder": "resnet18"}, "does not fit the encoder, a ResNet-18"),
+    "negative eta": ({"eta": -1}, "eta is -1"),
+    "alpha 0": ({"alpha": 0}, "alpha is 0"),
+    "temperature 0": ({"temperature": 0}, "temperature is 0"),
+    "lambda_n above 1": ({"lambda_n": 1.5}, "lambda_n is 1.5"),
+    "an unknown variant": ({"variant": "new"}, "expected one of equations, released"),
+    "no projection": ({"projection_depth": 0}, "projection depth is 0"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options(kit, tmp_path, capsys, name):
+    options, expected = OPTIONS[name]
+    output = tmp_path / "runs" / "output"
+    assert expected in kit.sentence(capsys, kit.argv(output, *options))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", HPARAMS)
+def test_hyper_parameters(kit, tmp_path, capsys, name):
+    hparams, expected = HPARAMS[name]
+    output = tmp_path / "runs" / "output"
+    assert expected in kit.sentence(capsys, kit.argv(output, **hparams))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_checkpoint_on_a_real_data_set(kit, tmp_path, capsys, monkeypatch):
+    """The default has none; the environment variable gives one."""
+    monkeypatch.delenv("CORE_TUNING_CHECKPOINT", raising=False)
+    options = ("--hparams", json.dumps({"batch_size": 4}))
+    sentence = kit.sentence(capsys, kit.argv(tmp_path, *options))
+    assert '--hparams \'{"checkpoint":' in sentence
+    assert "CORE_TUNING_CHECKPOINT" in sentence
+    monkeypatch.setenv("CORE_TUNING_CHECKPOINT", "elsewhere.pth")
+    assert "'elsewhere.pth' cannot be read" in kit.sentence(capsys, kit.argv(tmp_path, *options))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_data_dir(kit, tmp_path, capsys):
+    for dataset, expected in [
+        ("toys", "'toys' is none of EmojiDomains"),
+        ("VLCs", "did you mean 'VLCS'?"),
+        ("OfficeHome", "name the folder that holds office_home/"),
+    ]:
+        argv = ["dg", "--dataset", dataset, "--output_dir", str(tmp_path)]
+        sentence = kit.sentence(capsys, argv)
+        assert expected in sentence
+        assert "--data_dir" in sentence
+
+
+def test_bad_folders_of_images(kit, tmp_path, capsys):
+    output = tmp_path / "output"
+    bad = kit.write_domains(tmp_path / "bad", {"a": 6, "b": 6})
+    argv = kit.argv(output, "--dataset", "bad", "--data_dir", tmp_path)
+    (bad / "b" / "ant").rename(bad / "b" / "wasp")
+    assert "lacks 'ant' and has 'wasp' besides" in kit.sentence(capsys, argv)
+    (bad / "b" / "wasp").rename(bad / "b" / "ant")
+    broken = bad / "a" / "bee" / "000.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    for workers in (0, 1):
+        for memory in (1, 0):
+            argv = kit.argv(output, "--dataset", "bad", "--data_dir", tmp_path, "--overwrite",
+                            "--workers", workers, "--memory", memory)  # fmt: skip
+            assert f"The image {broken} cannot be read" in said(capsys, argv)
+    assert not (output / "done").exists()
+
+
+def said(capsys, argv):
+    """The refusal of a run that had begun: below its progress."""
+    from core_tuning.cli import main
+
+    capsys.readouterr()
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error.splitlines()[-1]
+
+
+def test_taken_folders(kit, finished, tmp_path, capsys):
+    before = kit.stamps(finished)
+    sentence = kit.sentence(capsys, kit.argv(finished, "--test_envs", 1))
+    assert "--resume" in sentence and "--overwrite" in sentence
+    # An option that the sentence names must exist.
+    kit.sentence(capsys, [*kit.argv(tmp_path), "--output", str(finished), "--test_envs", "1"])
+    assert kit.stamps(finished) == before
+    (tmp_path / "file").write_text("mine")
+    assert "is a file" in kit.sentence(capsys, kit.argv(tmp_path / "file" / "runs"))
+
+
+def test_what_fails_late_is_found_before_the_first_run(kit, tmp_path, capsys):
+    """The random batch of the second seed is one that a domain is too small for."""
+    sizes = {
+        seed: random_hparams("CoreTuning", "toys", seed_hash(seed, 0))["batch_size"]
+        for seed in range(1, 30)
+    }
+    options = ("--hparams_seed", min(sizes, key=sizes.get), max(sizes, key=sizes.get),
+               "--hparams", '{"checkpoint": "embedded"}')  # fmt: skip
+    sentence = kit.sentence(capsys, kit.argv(tmp_path, *options))
+    assert f"fewer than a batch of {max(sizes.values())}" in sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(kit, tmp_path, capsys):
+    assert "--device cpu" in kit.sentence(capsys, kit.argv(tmp_path, "--device", "cuda"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_images_of_one_channel(name):
+    with pytest.raises(UserError, match=f"have 1 channels: {name} fine-tunes encoders of RGB"):
+        CLASSES[name]((1, 28, 28), 10, 2, {"checkpoint": "embedded"})

@@ -1,0 +1,184 @@
+"""What `core-tuning domainbed train` and `sweep` refuse before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core_tuning.algorithms import launchers
+from core_tuning.algorithms.script_options import option_values, resolve
+from core_tuning.cli import main
+
+SWEEP = (
+    "sweep", "launch", "--datasets", "Debug28", "--algorithms", "CoreTuning", "--n_hparams", "1",
+    "--n_trials", "1", "--data_dir", ".", "--output_dir", "out", "--command_launcher", "dummy",
+    "--skip_confirmation", "--hparams", '{"batch_size": 8}',
+)  # fmt: skip
+
+
+def write_pacs(root, domains=("art", "cartoon", "photo", "sketch"), images=12):
+    for domain in domains:
+        folder = root / "PACS" / domain / "dog"
+        folder.mkdir(parents=True)
+        for index in range(images):
+            (folder / f"{index}.jpg").touch()
+
+
+def complaint(capsys, *arguments):
+    assert main(["domainbed", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("core-tuning: error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--dataset", "PAC"], "no data set 'PAC': did you mean 'PACS'?"),
+        (["--algorithm", "CoreTunin"], "no algorithm 'CoreTunin': did you mean 'CoreTuning'?"),
+        (["--dataset", "PACS"], "name the folder that holds it by --data_dir"),
+        (["--dataset", "PACS", "--data_dir", "nowhere"], "nowhere, which is no folder"),
+        (["--dataset", "PACS", "--data_dir", "."], "--data_dir . holds no PACS/"),
+        (["--dataset", "Debug28", "--hparams", "{lr: 1}"], "'{lr: 1}', which is not JSON"),
+        (["--dataset", "Debug28", "--hparams", "[1]"], "expected a JSON object"),
+        (["--dataset", "Debug28", "--test_envs", "0", "3"], "no environment 3 to test on"),
+        (["--dataset", "Debug28", "--workers", "-1"], "--workers is -1"),
+        (
+            ["--dataset", "PACS", "--algorithm", "CECon"],
+            "CECon has no checkpoint to start from on PACS",
+        ),
+        (
+            ["--dataset", "Debug28", "--algorithm", "CECon", "--hparams", '{"etta": 1}'],
+            "no hyper-parameter 'etta': did you mean 'eta'?",
+        ),
+        (
+            ["--dataset", "Debug28", "--hparams", '{"checkpoint": "gone.pt"}'],
+            "The checkpoint gone.pt is no file",
+        ),
+    ],
+)
+def test_train_refuses(domainbed, capsys, arguments, said):
+    assert said in complaint(capsys, "train", *arguments, "--output_dir", "out")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--datasets", "Debug82"], "did you mean 'Debug28'?"),
+        (["--algorithms", "CORALL"], "did you mean 'CORAL'?"),
+        (["--command_launcher", "loca"], "did you mean 'local'?"),
+        (["--command_launcher", "multi_gpu"], "use --command_launcher local"),
+        (["--hparams", "{}"], "the domain 1 has 13 images to train on"),
+        (["--hparams", '{"tau": 1}'], "CoreTuning has no hyper-parameter 'tau'"),
+        (["--datasets", "PACS"], "--data_dir . holds no PACS/"),
+        (["--datasets", "EmojiDomains", "--hparams", '{"checkpoint": ""}'], "has no checkpoint"),
+        (["--train-args", "--steps 3"], "--train-args has '--steps', which the sweep sets"),
+        (["--train-args", "--frequency 3"], "'--frequency', which train does not know"),
+        (["--train-args", "'"], "quotes do not match"),
+        (["--n_hparams", "many"], "argument --n_hparams: invalid int value"),
+    ],
+)
+def test_sweep_refuses_and_launches_nothing(domainbed, capsys, monkeypatch, arguments, said):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert said in complaint(capsys, *SWEEP, *arguments)
+    assert not Path("out").exists()
+
+
+def test_the_smallest_training_domain_of_a_folder_counts(domainbed, capsys, tmp_path):
+    write_pacs(tmp_path)
+    given = ("--hparams", '{"checkpoint": "embedded", "batch_size": 11}', "--datasets", "PACS")
+    said = complaint(capsys, *SWEEP, *given)
+    assert "CoreTuning on PACS with hparams_seed 0: the domain cartoon has 10 images" in said
+    # Of 12 images the held-out fifth is 2.
+    fits = ("--hparams", '{"checkpoint": "embedded", "batch_size": 10}', "--datasets", "PACS")
+    assert main(["domainbed", *SWEEP, *fits]) == 0
+    assert "Launched 10 jobs!" in capsys.readouterr().out
+
+
+def test_a_stray_folder_among_the_domains_is_refused(domainbed, capsys, tmp_path):
+    write_pacs(tmp_path, ("art", "cartoon", "photo", "sketch", "splits"), 1)
+    said = complaint(capsys, "train", "--dataset", "PACS", "--data_dir", ".")
+    assert "5 folders (art, cartoon, photo, sketch, splits) where PACS has 4 domains" in said
+
+
+def test_dummy_prints_commands_that_know_the_names(domainbed, capsys):
+    assert main(["domainbed", *SWEEP, "--train-args", "--skip_model_save", "--workers", "3"]) == 0
+    printed = capsys.readouterr().out
+    commands = [line for line in printed.splitlines() if line.startswith("Dummy launcher:")]
+    assert len(commands) == 6
+    for command in commands:
+        assert f"DOMAINBED_ROOT={domainbed} " in command
+        assert "-m core_tuning domainbed train --algorithm CoreTuning" in command
+        assert command.endswith("--skip_model_save --workers 3")
+
+
+def test_a_sweep_that_nobody_can_confirm_says_so(domainbed, capsys, monkeypatch):
+    def no_terminal(_):
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", no_terminal)
+    arguments = [argument for argument in SWEEP if argument != "--skip_confirmation"]
+    assert "add --skip_confirmation" in complaint(capsys, *arguments)
+
+
+def test_no_checkout_and_unknown_commands_are_said(clean_process, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CORE_TUNING_CACHE", str(tmp_path))
+    assert "run 'core-tuning domainbed install'" in complaint(capsys, "train")
+    assert "did you mean 'sweep'?" in complaint(capsys, "sweeep")
+    assert main(["domainbed"]) == 0
+    assert "collect_results" in capsys.readouterr().out
+
+
+def test_options_are_read_as_argparse_reads_them():
+    options = ["--steps", "--seed", "--test_envs", "--skip_model_save"]
+    assert [resolve(token, options) for token in ("--steps", "--st", "--s", "--x")] == [
+        "--steps", "--steps", None, None,
+    ]  # fmt: skip
+    given = ["--test_envs", "0", "2", "--seed=3", "--skip", "--steps", "1", "--steps", "2"]
+    assert option_values(given, options) == {
+        "--test_envs": ["0", "2"], "--seed": ["3"], "--skip_model_save": [], "--steps": ["2"],
+    }  # fmt: skip
+
+
+def job(folder, *, done=False, error=None):
+    folder.mkdir()
+    if done:
+        (folder / "done").touch()
+    if error is not None:
+        (folder / "err.txt").write_text(error)
+    return folder
+
+
+@pytest.mark.parametrize(("launcher", "code"), [("local", 1), ("slurm", 1), ("dummy", 0)])
+def test_failed_jobs_are_listed_with_their_last_line(tmp_path, capsys, launcher, code):
+    folders = [
+        job(tmp_path / "fine", done=True),
+        job(tmp_path / "failed", error="Traceback\n  File\nmodule.SomeError: no room\n\n"),
+        job(tmp_path / "running", error="UserWarning: old\n10%\r20%"),
+    ]
+    assert launchers.report(folders, launcher) == code
+    captured = capsys.readouterr()
+    assert ("failed: module.SomeError: no room" in captured.err) == (launcher != "dummy")
+    assert ("running: 20%" in captured.err) == (launcher == "local")
+    assert ("1 of 3 jobs are not finished yet" in captured.out) == (launcher == "slurm")
+
+
+def test_a_finished_sweep_ends_well(tmp_path, capsys):
+    assert launchers.report([job(tmp_path / "fine", done=True)], "local") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_help_lists_domainbeds_options_and_ours(domainbed, capsys):
+    assert main(["domainbed", "train", "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "\n  --checkpoint_freq\n" in printed
+    assert "--workers N" in printed
+    with pytest.raises(SystemExit, match="0"):
+        main(["domainbed", "sweep", "--help"])
+    printed = capsys.readouterr().out
+    assert "--n_hparams_from" in printed
+    assert "--train-args ARGS" in printed
