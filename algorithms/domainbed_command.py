@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Sequence
 
 from core_tuning.errors import UserError
@@ -30,7 +31,15 @@ def main(argv: list[str]) -> int:
         hint = f"did you mean '{close[0]}'?" if close else f"expected one of {', '.join(COMMANDS)}."
         raise UserError(f"'{name}' is no command of {PROG}: {hint}")
     command, _ = COMMANDS[name]
-    return command(arguments)
+    try:
+        return command(arguments)
+    except KeyboardInterrupt:
+        print(
+            "core-tuning: stopped; DomainBed cannot resume: 'sweep delete_incomplete' removes "
+            "unfinished jobs, and train starts anew.",
+            file=sys.stderr,
+        )
+        return 130
 
 
 def _help() -> str:

@@ -31,6 +31,7 @@ from .starting_point import StartingPoint
 
 # DomainBed chooses hyper-parameters of small images by the data set's name; this is one of them.
 SMALL_IMAGES = "RotatedMNIST"
+LARGEST_EMOJI_BATCH = 256
 _MARK = "_patched_by_core_tuning"
 
 Hparams = dict[str, tuple[Any, Any]]
@@ -131,8 +132,9 @@ def _wrap(owner: Any, name: str, wrapper: Callable[[Callable], Callable]) -> Non
 def _with_our_hparams(original: Callable[..., Hparams]) -> Callable[..., Hparams]:
     def hparams(algorithm: str, dataset: str, random_seed: int) -> Hparams:
         if algorithm not in ALGORITHMS:
-            small = SMALL_IMAGES if dataset == EMOJI else dataset
-            return original(algorithm, small, random_seed)
+            if dataset != EMOJI:
+                return original(algorithm, dataset, random_seed)
+            return _with_small_batches(original(algorithm, SMALL_IMAGES, random_seed))
         # DomainBed never tells an algorithm the number of steps, which the schedule needs.
         steps = steps_of_train(sys.argv) or DOMAINBED_STEPS
         drawn = random_hparams(algorithm, dataset, random_seed, steps=steps)
@@ -140,6 +142,12 @@ def _with_our_hparams(original: Callable[..., Hparams]) -> Callable[..., Hparams
         return {name: (default, drawn[name]) for name, default in defaults.items()}
 
     return hparams
+
+
+def _with_small_batches(hparams: Hparams) -> Hparams:
+    # Random batches of DomainBed's MNIST sets are larger than the smallest domain's 488 images.
+    default, drawn = hparams["batch_size"]
+    return {**hparams, "batch_size": (default, min(drawn, LARGEST_EMOJI_BATCH))}
 
 
 def _with_checkpoints(original: Callable) -> Callable:

@@ -29,7 +29,7 @@ FAKE = {
     ),
     "hparams_registry.py": (
         "def _hparams(algorithm, dataset, random_seed):\n"
-        "    return {'dataset': (dataset, random_seed)}\n"
+        "    return {'dataset': (dataset, random_seed), 'batch_size': (64, random_seed)}\n"
         "def default_hparams(algorithm, dataset):\n"
         "    return {k: d for k, (d, r) in _hparams(algorithm, dataset, 0).items()}\n"
         "def random_hparams(algorithm, dataset, seed):\n"

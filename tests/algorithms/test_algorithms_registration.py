@@ -77,8 +77,19 @@ def test_hparams_of_ours_are_plain_and_of_both_kinds(fake_domainbed):
 def test_other_algorithms_keep_theirs_and_take_small_images_for_emoji(fake_domainbed):
     register()
     registry = module("hparams_registry")
-    assert registry.default_hparams("ERM", "PACS") == {"dataset": "PACS"}
-    assert registry.default_hparams("ERM", "EmojiDomains") == {"dataset": "RotatedMNIST"}
+    assert registry.default_hparams("ERM", "PACS")["dataset"] == "PACS"
+    assert registry.default_hparams("ERM", "EmojiDomains") == {
+        "dataset": "RotatedMNIST", "batch_size": 64,
+    }  # fmt: skip
+
+
+def test_random_batches_fit_the_domains_of_emoji(fake_domainbed):
+    """DomainBed draws up to 512 for small images; the domain mono trains on 488."""
+    register()
+    draw = module("hparams_registry").random_hparams
+    drawn = [draw("ERM", name, seed)["batch_size"]
+             for name in ("PACS", "EmojiDomains") for seed in (100, 511)]  # fmt: skip
+    assert drawn == [100, 511, 100, 256]
 
 
 @pytest.mark.parametrize(

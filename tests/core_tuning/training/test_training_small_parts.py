@@ -21,7 +21,12 @@ from core_tuning.training.randomness import (
     seed_everything,
 )
 from core_tuning.training.schedules import SCHEDULES
-from core_tuning.training.settings import choose_device, make_accelerator, make_optimizer
+from core_tuning.training.settings import (
+    choose_device,
+    make_accelerator,
+    make_optimizer,
+    share_cores,
+)
 from core_tuning.training.state import TrainingState
 
 STABLE_SEEDS = [3941715100300054245, 7989824608418557950, 660622766163689090]
@@ -172,6 +177,19 @@ def test_devices_without_a_gpu():
         choose_device("cuda")
     with pytest.raises(UserError, match="'fp16' on a CPU, which needs a GPU: use bf16 or fp32"):
         make_accelerator(Settings(epochs=1, batch_size=1, lr=1, precision="fp16"))
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(0, 4), (1, 3), (4, 1), (9, 1)])
+def test_each_worker_is_left_a_core(monkeypatch, workers, threads):
+    chosen = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr("core_tuning.training.settings.available_cores", lambda: 4)
+    share_cores(workers)
+    # Who says how many threads there are to be gets them.
+    assert chosen == []
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    share_cores(workers)
+    assert chosen == [threads]
 
 
 def test_progress_reads_once_a_second(capsys, monkeypatch):
