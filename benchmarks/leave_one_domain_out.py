@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,7 +49,7 @@ def measure(arguments: list[str], job: list[str], steps: int) -> Run:
     ends = [-1, *(record["step"] for record in records)]
     training = sum(
         record["step_time"] * (end - start)
-        for record, start, end in zip(records, ends, ends[1:], strict=False)
+        for record, (start, end) in zip(records, pairwise(ends), strict=True)
     )
     return Run(total, training, {k: v for k, v in records[-1].items() if k.endswith("_acc")})
 
