@@ -2,6 +2,9 @@
 
 Embeddings are contrastive features, L2-normalised by the caller (ProjectionHead does so). Every
 loss is float32, or float64 if its inputs are, and never NaN in a batch of n >= 1.
+
+Every loss takes a weight (n,) of each sample, non-negative and finite, of any floating dtype. None
+weighs all alike. The weights are relative: a common factor changes nothing, whatever its size.
 """
 
 from __future__ import annotations
@@ -20,8 +23,38 @@ POSITIVES = ("all", "generated")
 
 
 @in_full_precision
+def weighted_mean(values: Tensor, weights: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Weighted mean sum_i w_i x_i / sum_i w_i; an exact 0 with a graph where all w_i are 0.
+
+    Args:
+        values: x (n,).
+        weights: w (n,), non-negative and finite, of any dtype.
+        counted: (n,), boolean or 0 and 1, of the values that the mean is over; None: all.
+
+    Raises:
+        UserError: the weights are not one for each value.
+    """
+    if weights.shape != values.shape:
+        raise UserError(
+            f"the weights have shape {tuple(weights.shape)}: expected {tuple(values.shape)}, "
+            "one for each sample."
+        )
+    if counted is not None:
+        weights = weights * counted
+    largest = weights.max()
+    # Relative to the largest, the weights neither over- nor underflow, and their sum is at least
+    # 1 unless all are 0.
+    shares = (weights / torch.where(largest > 0, largest, 1.0)).to(values.dtype)
+    return (shares * values).sum() / shares.sum().clamp(min=1)
+
+
+@in_full_precision
 def supervised_contrastive(
-    embeddings: Tensor, labels: Tensor, *, temperature: float = 0.07
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float = 0.07,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Supervised contrastive loss L_con (Eq. 1) on the n originals.
 
@@ -31,8 +64,14 @@ def supervised_contrastive(
         embeddings: L2-normalised contrastive features (n, c).
         labels: class indices (n,).
         temperature: tau.
+        weights: w (n,) of each sample as an anchor, as in `focal_contrastive`.
+
+    Raises:
+        UserError: `weights` is not (n,).
     """
-    return focal_contrastive(embeddings, labels, None, None, temperature=temperature, focal=False)
+    return focal_contrastive(
+        embeddings, labels, None, None, temperature=temperature, focal=False, weights=weights
+    )
 
 
 @in_full_precision
@@ -46,12 +85,14 @@ def focal_contrastive(
     focal: bool = True,
     positives: str = "all",
     has_negative: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Focal contrastive loss L_con^f (Section 4.1, hard pair reweighting).
 
     The anchors are the n originals. P_i holds the class mates of i and its own hard positive,
     A_i all other originals and its own two generated samples; nobody else's generated samples
-    are in either. Anchors with an empty P_i are left out of the mean.
+    are in either. Anchors with an empty P_i are left out of the mean. With weights it is
+    sum_i w_i l_i / sum_i w_i over the others, l_i being the loss of anchor i.
 
     Args:
         embeddings: L2-normalised contrastive features of the originals (n, c).
@@ -65,9 +106,12 @@ def focal_contrastive(
         has_negative: boolean (n,); False leaves an anchor's generated samples out of both sets.
             None: False for anchors without a sample of another class, for whom nothing is
             generated.
+        weights: w (n,) of each sample as an anchor. P_i and A_i are not weighted: a sample of
+            weight 0 stays in those of the others. If no anchor with a P_i has a weight above 0,
+            the loss is an exact 0.
 
     Raises:
-        UserError: `positives` is neither "all" nor "generated".
+        UserError: `positives` is neither "all" nor "generated", or `weights` is not (n,).
     """
     if positives not in POSITIVES:
         raise UserError(f"positives is '{positives}': expected 'all' or 'generated'.")
@@ -90,23 +134,37 @@ def focal_contrastive(
         is_positive = torch.cat(
             [is_positive, exists[:, None], torch.zeros_like(exists)[:, None]], dim=1
         )
-    return _contrast(logits, is_positive, focal)
+    return _contrast(logits, is_positive, focal, weights)
 
 
-def _contrast(logits: Tensor, is_positive: Tensor, focal: bool) -> Tensor:
+def _contrast(logits: Tensor, is_positive: Tensor, focal: bool, weights: Tensor | None) -> Tensor:
     """Average -1/|P_i| sum_{j in P_i} (1 - p_ij) log p_ij over the anchors that have a P_i.
 
     Args:
         logits: similarities over temperature (n, m), very negative outside A_i.
         is_positive: membership of P_i (n, m).
         focal: whether the weight 1 - p_ij is applied; it carries gradient.
+        weights: of each anchor (n,); None: all alike.
     """
     log_p = F.log_softmax(logits, dim=1)
     # 1 - p as -expm1(log p) keeps the weight's precision where p is close to 1.
     terms = torch.expm1(log_p) * log_p if focal else -log_p
     counts = is_positive.sum(dim=1)
     per_anchor = torch.where(is_positive, terms, 0.0).sum(dim=1) / counts.clamp(min=1)
-    return per_anchor.sum() / (counts > 0).sum().clamp(min=1)
+    if weights is None:
+        return per_anchor.sum() / (counts > 0).sum().clamp(min=1)
+    return weighted_mean(per_anchor, weights, counts > 0)
+
+
+def hard_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy of logits (n, K) and labels (n,); sum_i w_i CE_i / sum_i w_i of weights w.
+
+    Raises:
+        UserError: `weights` is not (n,).
+    """
+    if weights is None:
+        return F.cross_entropy(logits, labels)
+    return weighted_mean(F.cross_entropy(logits, labels, reduction="none"), weights)
 
 
 @in_full_precision
@@ -117,8 +175,13 @@ def mixed_cross_entropy(
     mixed_targets: Tensor,
     *,
     weights: Tensor | None = None,
+    sample_weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of the smooth classifier, L_ce^m (Section 4.2): two means, added.
+
+    With sample weights w it is sum_i w_i CE_i / sum_i w_i + sum_j u_j CE_j / sum_j u_j, where
+    u_j is the weight of generated sample j times the sample weight of the anchor it was generated
+    for; a mean whose weights are all 0 is an exact 0.
 
     Args:
         logits: classifier outputs (n, K) of the originals.
@@ -127,9 +190,16 @@ def mixed_cross_entropy(
         mixed_targets: their soft targets (m, K).
         weights: (m,), 0 where nothing was generated and 1 elsewhere; the second mean is over
             the ones, and 0 if there are none.
+        sample_weights: w (n,); m is then a multiple of n, and row j belongs to anchor j mod n.
+
+    Raises:
+        UserError: `sample_weights` is not (n,), or m is not a multiple of n beside it.
     """
-    original = F.cross_entropy(logits, labels)
+    original = hard_cross_entropy(logits, labels, sample_weights)
     mixed = -(mixed_targets * F.log_softmax(mixed_logits, dim=1)).sum(dim=1)  # (m,)
+    if sample_weights is not None:
+        of_anchors = sample_weights.repeat(len(mixed) // len(labels))
+        return original + weighted_mean(mixed, of_anchors, weights)
     if weights is None:
         return original + mixed.mean()
     weights = weights.to(mixed.dtype)

@@ -1,132 +1,39 @@
 """The three fine-tuning objectives: CE, CE-Con and Core-tuning.
 
 Each is called on encoder features, labels and the caller's classifier, and owns its projection
-head: give the optimiser the parameters of encoder, classifier and objective.
+head: give the optimiser the parameters of encoder, classifier and objective. Each takes `weights`
+(n,) of the samples, non-negative and finite, of any floating dtype, of which only the ratios
+count; None weighs all alike. A mean whose weights are all 0 is an exact 0.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
+from .baselines import CEContrastiveLoss, CrossEntropyLoss, LossTerms
 from .checks import check_above_zero, check_choice, check_eta, check_share
 from .errors import UserError
 from .heads import ProjectionHead
-from .losses import POSITIVES, focal_contrastive, mixed_cross_entropy, supervised_contrastive
+from .losses import POSITIVES, focal_contrastive, mixed_cross_entropy
 from .mining import mine_pairs, mix_pairs, sample_lambda
 from .precision import at_least_float32
 from .released import released_terms
 from .smoothing import Classifier, classify, cross_entropy, one_hot
 
+__all__ = [
+    "MIXING",
+    "VARIANTS",
+    "CEContrastiveLoss",
+    "CoreTuningLoss",
+    "CrossEntropyLoss",
+    "LossTerms",
+]
+
 MIXING = ("hard", "manifold", "none")
 VARIANTS = ("equations", "released")
-
-
-class LossTerms(NamedTuple):
-    """Scalars total = cross_entropy + eta contrastive, and the logits (n, K) of the originals."""
-
-    total: Tensor
-    cross_entropy: Tensor
-    contrastive: Tensor
-    logits: Tensor
-
-
-class CrossEntropyLoss(nn.Module):
-    """Cross-entropy, optionally with manifold mixup of the features.
-
-    Args:
-        num_classes: K; needed for manifold mixup only.
-        mixing: "none", or "manifold": adds the mean cross-entropy of n mixtures of random pairs,
-            factors from Beta(alpha, alpha) (row 3 of Table 2, row 2 of Table 24).
-        alpha: parameter of the Beta distribution.
-
-    Raises:
-        UserError: an argument is out of its range.
-    """
-
-    def __init__(
-        self, num_classes: int | None = None, *, mixing: str = "none", alpha: float = 1.0
-    ) -> None:
-        super().__init__()
-        check_choice("mixing", mixing, ("manifold", "none"))
-        check_above_zero("alpha", alpha)
-        if mixing == "manifold" and num_classes is None:
-            raise UserError("mixing is 'manifold' without num_classes: give the number of classes.")
-        self.num_classes = num_classes or 0
-        self.mixing = mixing
-        self.alpha = alpha
-
-    def forward(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        classifier: Classifier,
-        *,
-        generator: Generator | None = None,
-    ) -> LossTerms:
-        """Compute the loss of features (n, d), labels (n,) and a classifier (m, d) -> (m, K)."""
-        loss, logits = cross_entropy(
-            features,
-            labels,
-            classifier,
-            manifold=self.mixing == "manifold",
-            num_classes=self.num_classes,
-            alpha=self.alpha,
-            generator=generator,
-        )
-        return LossTerms(loss, loss, torch.zeros_like(loss), logits)
-
-
-class CEContrastiveLoss(nn.Module):
-    """Cross-entropy plus eta times the supervised contrastive loss (Eq. 1): CE-Con.
-
-    Args:
-        feature_dim: d, the width of the encoder features.
-        eta: weight of the contrastive loss.
-        temperature: tau.
-        projection_dim: width of the contrastive features.
-        projection_depth: number of linear layers of the projection head.
-
-    Raises:
-        UserError: an argument is out of its range.
-    """
-
-    def __init__(
-        self,
-        feature_dim: int,
-        *,
-        eta: float = 0.1,
-        temperature: float = 0.07,
-        projection_dim: int = 256,
-        projection_depth: int = 2,
-    ) -> None:
-        super().__init__()
-        check_eta(eta)
-        check_above_zero("temperature", temperature)
-        self.eta = eta
-        self.temperature = temperature
-        self.projection = ProjectionHead(feature_dim, projection_dim, projection_depth)
-
-    def forward(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        classifier: Classifier,
-        *,
-        generator: Generator | None = None,
-    ) -> LossTerms:
-        """Compute the loss of features (n, d), labels (n,) and a classifier (m, d) -> (m, K).
-
-        Nothing is random here; `generator` is accepted so that all objectives are called alike.
-        """
-        classified, logits = cross_entropy(features, labels, classifier)
-        contrastive = supervised_contrastive(
-            self.projection(features), labels, temperature=self.temperature
-        )
-        return LossTerms(classified + self.eta * contrastive, classified, contrastive, logits)
 
 
 class CoreTuningLoss(nn.Module):
@@ -212,9 +119,24 @@ class CoreTuningLoss(nn.Module):
         classifier: Classifier,
         *,
         generator: Generator | None = None,
+        weights: Tensor | None = None,
     ) -> LossTerms:
-        """Compute the loss of features (n, d), labels (n,) and a classifier (m, d) -> (m, K)."""
+        """Compute the loss of features (n, d), labels (n,) and a classifier (m, d) -> (m, K).
+
+        With weights w (n,) of the samples each mean is weighted: an original by w_i, what is
+        generated for anchor i by w_i too (with manifold mixup the mixture whose mixing factor
+        belongs to i), and the contrastive loss of anchor i by w_i. A sample of weight 0 is still
+        mined, mixed and contrasted with by the others.
+
+        Raises:
+            UserError: `weights` is not (n,), or is given with variant "released".
+        """
         if self.variant == "released":
+            if weights is not None:
+                raise UserError(
+                    "weights are given with variant 'released': the release has none; leave them "
+                    "out or use variant 'equations'."
+                )
             terms = released_terms(
                 features,
                 labels,
@@ -228,14 +150,19 @@ class CoreTuningLoss(nn.Module):
                 generator=generator,
             )
         elif self.mixing == "hard":
-            terms = self._hardness_directed(features, labels, classifier, generator)
+            terms = self._hardness_directed(features, labels, classifier, generator, weights)
         else:
-            terms = self._originals_only(features, labels, classifier, generator)
+            terms = self._originals_only(features, labels, classifier, generator, weights)
         classified, contrastive, logits = terms
         return LossTerms(classified + self.eta * contrastive, classified, contrastive, logits)
 
     def _hardness_directed(
-        self, features: Tensor, labels: Tensor, classifier: Classifier, generator: Generator | None
+        self,
+        features: Tensor,
+        labels: Tensor,
+        classifier: Classifier,
+        generator: Generator | None,
+        weights: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         n = len(labels)
         z = at_least_float32(features)  # (n, d)
@@ -258,9 +185,10 @@ class CoreTuningLoss(nn.Module):
                 mixed_logits,
                 torch.cat([mixtures.positive_targets, mixtures.negative_targets]),
                 weights=pairs.has_negative.repeat(2),
+                sample_weights=weights,
             )
         else:
-            classified, logits = cross_entropy(features, labels, classifier)
+            classified, logits = cross_entropy(features, labels, classifier, weights=weights)
         originals, hard_positives, hard_negatives = self.projection(everything).split(n)
         contrastive = focal_contrastive(
             originals,
@@ -271,11 +199,17 @@ class CoreTuningLoss(nn.Module):
             focal=self.focal,
             positives=self.positives,
             has_negative=pairs.has_negative,
+            weights=weights,
         )
         return classified, contrastive, logits
 
     def _originals_only(
-        self, features: Tensor, labels: Tensor, classifier: Classifier, generator: Generator | None
+        self,
+        features: Tensor,
+        labels: Tensor,
+        classifier: Classifier,
+        generator: Generator | None,
+        weights: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Contrast the originals alone; any mixtures serve the classifier alone."""
         classified, logits = cross_entropy(
@@ -286,6 +220,7 @@ class CoreTuningLoss(nn.Module):
             num_classes=self.num_classes,
             alpha=self.alpha,
             generator=generator,
+            weights=weights,
         )
         contrastive = focal_contrastive(
             self.projection(features),
@@ -294,5 +229,6 @@ class CoreTuningLoss(nn.Module):
             None,
             temperature=self.temperature,
             focal=self.focal,
+            weights=weights,
         )
         return classified, contrastive, logits

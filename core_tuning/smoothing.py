@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .losses import mixed_cross_entropy
+from .losses import hard_cross_entropy, mixed_cross_entropy
 from .mining import sample_lambda
 from .precision import at_least_float32, call_in_own_dtype
 
@@ -35,15 +34,21 @@ def cross_entropy(
     num_classes: int = 0,
     alpha: float = 1.0,
     generator: torch.Generator | None = None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of features (n, d), and their logits (n, K).
 
     `manifold` adds the mean cross-entropy of n mixtures with random partners, their factors from
-    Beta(alpha, alpha): L_ce^m with manifold mixup (row 3 of Table 2, row 2 of Table 24).
+    Beta(alpha, alpha): L_ce^m with manifold mixup (row 3 of Table 2, row 2 of Table 24). Each
+    mean is weighted by `weights` (n,), if given; mixture lam z_i + (1 - lam) z_partner(i) carries
+    the weight of sample i.
+
+    Raises:
+        UserError: `weights` is not (n,).
     """
     if not manifold:
         logits = classify(classifier, features)
-        return F.cross_entropy(logits, labels), logits
+        return hard_cross_entropy(logits, labels, weights), logits
     n = len(labels)
     z = at_least_float32(features)
     targets = one_hot(labels, num_classes, z.dtype)
@@ -52,4 +57,5 @@ def cross_entropy(
     mixed = torch.lerp(z[partners], z, lam)
     mixed_targets = torch.lerp(targets[partners], targets, lam)
     logits, mixed_logits = classify(classifier, torch.cat([z, mixed])).split(n)
-    return mixed_cross_entropy(logits, labels, mixed_logits, mixed_targets), logits
+    loss = mixed_cross_entropy(logits, labels, mixed_logits, mixed_targets, sample_weights=weights)
+    return loss, logits

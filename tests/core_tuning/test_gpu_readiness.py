@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from core_tuning import heads, losses, mining, objectives, released
 
-MODULES = ["mining", "losses", "objectives", "released", "heads"]
+MODULES = ["mining", "losses", "smoothing", "baselines", "objectives", "released", "heads"]
 
 
 class CudaOnly(TorchDispatchMode):
@@ -146,6 +146,29 @@ def test_losses(n, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n", [1, 2, 6])
+def test_weighted_losses(n, dtype):
+    with fake_cuda():
+        v, labels = batch(n, dtype=dtype)
+        logits, mixed = torch.randn(n, 4, dtype=dtype), torch.randn(2 * n, 4, dtype=dtype)
+        targets, exists = torch.rand(2 * n, 4), torch.ones(2 * n, dtype=torch.bool)
+        for w in (torch.rand(n, dtype=of_weights) for of_weights in DTYPES):
+            results = [
+                losses.supervised_contrastive(v, labels, weights=w),
+                losses.focal_contrastive(v, labels, v, v, weights=w),
+                losses.hard_cross_entropy(logits, labels, w),
+            ]
+            for some in (None, exists):
+                results.append(
+                    losses.mixed_cross_entropy(
+                        logits, labels, mixed, targets, weights=some, sample_weights=w
+                    )
+                )
+            on_cuda(*results)
+            assert {loss.shape for loss in results} == {()}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [1, 2, 6])
 def test_released(n, dtype):
     with fake_cuda():
         features, labels = batch(n, dtype=dtype)
@@ -183,13 +206,18 @@ OBJECTIVES = {
 }
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+CALLS = [(name, weighted) for name in OBJECTIVES for weighted in (False, True)]
+CALLS.remove(("released", True))  # the release has no weights
+
+
+@pytest.mark.parametrize(("name", "weighted"), CALLS)
 @pytest.mark.parametrize("n", [1, 2, 6])
-def test_objectives(name, n):
+def test_objectives(name, weighted, n):
     with fake_cuda():
         objective, classifier = OBJECTIVES[name](), nn.Linear(8, 4, bias=False)
         features, labels = batch(n)
-        terms = objective(features.requires_grad_(), labels, classifier)
+        weights = torch.rand(n) if weighted else None
+        terms = objective(features.requires_grad_(), labels, classifier, weights=weights)
         on_cuda(*terms)
         assert terms.logits.shape == (n, 4)
         assert terms.total.requires_grad
@@ -244,8 +272,8 @@ def test_the_source_check_sees_a_synchronisation():
     assert source_problems("def f(x):\n    return x.sum().item()\n") == ["line 2: .item"]
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_operations_do_not_grow_with_the_batch(name):
+@pytest.mark.parametrize(("name", "weighted"), CALLS)
+def test_operations_do_not_grow_with_the_batch(name, weighted):
     """No Python loop over samples: as many operations are dispatched for any n above 4."""
 
     class Count(TorchDispatchMode):
@@ -258,7 +286,9 @@ def test_operations_do_not_grow_with_the_batch(name):
     counts = []
     objective = OBJECTIVES[name]()
     for n in (8, 24):
+        weights = torch.rand(n) if weighted else None
         with Count() as count:
-            objective(torch.randn(n, 8), torch.arange(n) % 3, nn.Linear(8, 4, bias=False))
+            classifier = nn.Linear(8, 4, bias=False)
+            objective(torch.randn(n, 8), torch.arange(n) % 3, classifier, weights=weights)
         counts.append(count.number)
     assert counts[0] == counts[1]
