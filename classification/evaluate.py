@@ -46,13 +46,11 @@ def main(argv: list[str]) -> int:
 
 def _evaluate(options: Any, run: Path) -> None:
     from core_tuning.data import build_transforms, load_splits
-    from core_tuning.data.loading import SeededTransform
+    from core_tuning.data.loading import SeededTransform, evaluation_loader
     from core_tuning.training import RunFolder, evaluate
     from core_tuning.training.exported import load_model
+    from core_tuning.training.run import write_confusion
     from core_tuning.training.settings import choose_device
-
-    from .build import evaluation_loader
-    from .run import write_confusion
 
     model, facts = load_model(run)
     config = _stored_config(run)

@@ -1,23 +1,12 @@
-"""Command-line options of fine-tuning, without importing torch."""
+"""Command-line options of `core-tuning finetune`, without importing torch."""
 
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
-from core_tuning.checks import check_above_zero, check_choice, check_eta, check_share
-from core_tuning.errors import UserError
 from core_tuning.parser import Parser
-
-from .presets import preset
-
-# Each method, and how tables and figures call it.
-METHODS = {"ce": "CE", "ce_con": "CE-Con", "core_tuning": "Core-tuning"}
-# Options that a preset gives a value to when the command line does not.
-PRESET_OPTIONS = tuple(preset("emoji_domains"))
-# Options that change nothing in the finished weights, and may differ on --resume.
-HARMLESS = frozenset({"workers", "checkpoint_minutes", "tensorboard", "data_dir", "download"})
+from core_tuning.training.options import add_shared_options, complete
 
 
 def build_parser() -> Parser:
@@ -30,120 +19,10 @@ def build_parser() -> Parser:
         "on the embedded data set by Core-tuning.",
         allow_abbrev=False,
     )
-    _add_data(parser)
-    _add_model(parser)
-    _add_method(parser)
-    _add_optimisation(parser)
-    _add_machine(parser)
-    _add_run(parser)
+    add_shared_options(parser)
     return parser
 
 
-# One option a line or two reads better than the formatter's one argument a line.
-# fmt: off
-def _add_data(parser: Parser) -> None:
-    group = parser.add_argument_group("data")
-    group.add_argument("--dataset", default="emoji_domains", metavar="NAME",
-                       help="emoji_domains (embedded, the default), cifar10, cifar100, dtd, "
-                       "aircraft, pets, flowers, flowers_kaggle, cars, caltech101, imagenet20, "
-                       "inat18, or 'folder' for DIR/{train,val}/CLASS/*")
-    group.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set lies")
-    group.add_argument("--download", action="store_true",
-                       help="fetch it first, where torchvision can")
-    group.add_argument("--fraction", type=float, default=1.0, metavar="F",
-                       help="train on a stratified share of the training data (Table 5)")
-    group.add_argument("--validation", type=float, default=0.1, metavar="F",
-                       help="share of the training data that selects the model (default: 0.1; "
-                       "0 keeps the last epoch's model)")
-    group.add_argument("--transforms", choices=("imagenet", "cifar", "small"),
-                       help="default: what the paper uses for the data set")
-    group.add_argument("--image-size", type=int, metavar="PX",
-                       help="side of the network's input; default: that of the transforms")
-
-
-def _add_model(parser: Parser) -> None:
-    group = parser.add_argument_group("model")
-    group.add_argument("--pretrained", metavar="FILE",
-                       help="self-supervised checkpoint of any known format ('core-tuning inspect "
-                       "FILE' recognises it), 'embedded' for the shipped one, or 'random'")
-    group.add_argument("--encoder", metavar="NAME",
-                       help="a torchvision ResNet or ResNeXt, timm:NAME, or small_resnet; default: "
-                       "resnet50, or small_resnet with the embedded checkpoint")
-    group.add_argument("--normalisation", choices=("checkpoint", "imagenet", "none"),
-                       default="checkpoint",
-                       help="of the input; default: that of the checkpoint's format")
-
-
-def _add_method(parser: Parser) -> None:
-    group = parser.add_argument_group("method")
-    group.add_argument("--method", choices=METHODS, default="core_tuning")
-    group.add_argument("--variant", choices=("equations", "released"), default="equations",
-                       help="the paper's equations, or what its released code computes")
-    group.add_argument("--eta", type=float, help="weight of the contrastive loss; try 0.1, 1, 10")
-    group.add_argument("--alpha", type=float, help="of Beta(alpha, alpha); try 0.1, 1, 10")
-    group.add_argument("--temperature", type=float, help="of the contrastive loss")
-    group.add_argument("--lambda-n", type=float, help="lower clip for hard negatives (Table 22)")
-    group.add_argument("--lambda-p", type=float, default=0.0,
-                       help="lower clip for hard positives (Table 22; default: 0)")
-    group.add_argument("--no-focal", dest="focal", action="store_false",
-                       help="weigh all pairs alike (Table 2)")
-    group.add_argument("--mixing", choices=("hard", "manifold", "none"),
-                       help="hardness-directed mixup (Core-tuning's default), manifold mixup for "
-                       "the classifier alone, or none, CE's default (Table 2)")
-    group.add_argument("--positives", choices=("all", "generated"), default="all",
-                       help="which positives are contrasted (Table 23)")
-    group.add_argument("--no-smooth-classifier", dest="smooth_classifier", action="store_false",
-                       help="do not train the classifier on mixtures (Table 24)")
-    group.add_argument("--projection-dim", type=int, help="of the contrastive features")
-    group.add_argument("--projection-depth", type=int, help="layers of the projection head, 1 to 5")
-
-
-def _add_optimisation(parser: Parser) -> None:
-    group = parser.add_argument_group("optimisation")
-    group.add_argument("--epochs", type=int)
-    group.add_argument("--batch-size", type=int, help="images an optimiser step")
-    group.add_argument("--accumulate", type=int, default=1, metavar="N",
-                       help="cut a batch into N micro-batches to save memory; hard pairs are then "
-                       "mined within a micro-batch, so prefer a smaller N (default: 1)")
-    group.add_argument("--lr", type=float, help="first learning rate; try 0.01 and 0.1 with SGD")
-    group.add_argument("--optimizer", choices=("sgd", "adam"), default="sgd")
-    group.add_argument("--momentum", type=float)
-    group.add_argument("--nesterov", action=argparse.BooleanOptionalAction)
-    group.add_argument("--weight-decay", type=float)
-    group.add_argument("--schedule", choices=("cosine", "linear", "constant", "exponential"))
-    group.add_argument("--limit-steps", type=int, metavar="N",
-                       help="stop after N steps, to try out a command")
-
-
-def _add_machine(parser: Parser) -> None:
-    group = parser.add_argument_group("machine")
-    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    group.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32",
-                       help="of the forward pass; losses and evaluation stay float32")
-    group.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
-    group.add_argument("--compile", action="store_true", help="pass the encoder to torch.compile")
-    group.add_argument(
-        "--workers", type=int, default=2, help="image loading processes (default: 2)"
-    )
-
-
-def _add_run(parser: Parser) -> None:
-    group = parser.add_argument_group("run")
-    group.add_argument("--seeds", type=int, nargs="*", default=[0], metavar="S",
-                       help="one run each; reports mean and standard error (default: 0)")
-    group.add_argument("--output", type=Path, metavar="DIR",
-                       help="run folder; default: runs/DATASET-METHOD")
-    group.add_argument("--resume", action="store_true", help="go on with a stopped run")
-    group.add_argument("--overwrite", action="store_true", help="delete an older run there first")
-    group.add_argument("--eval-every", type=int, default=1, metavar="N",
-                       help="epochs between evaluations on the validation split (default: 1)")
-    group.add_argument("--checkpoint-minutes", type=float, default=10.0, metavar="M",
-                       help="save at least so often (0: after every step; default: 10); every "
-                       "epoch is saved anyway")
-    group.add_argument("--tensorboard", action="store_true", help="write event files too")
-
-
-# fmt: on
 def parse(argv: list[str]) -> argparse.Namespace:
     """Parse and check a command line; the data set's preset fills in what it leaves out.
 
@@ -151,61 +30,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         UserError: an option is unknown or out of range.
     """
     options = build_parser().parse_args(argv)
-    for name, value in preset(options.dataset).items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    if options.mixing is None:
-        options.mixing = "hard" if options.method == "core_tuning" else "none"
+    complete(options)
     if options.output is None:
         variant = "-released" if options.variant == "released" else ""
         options.output = Path("runs") / f"{options.dataset}-{options.method}{variant}"
-    _check(options)
     return options
-
-
-def _check(options: argparse.Namespace) -> None:
-    check_eta(options.eta)
-    for name in ("alpha", "temperature", "lr"):
-        check_above_zero(name, getattr(options, name))
-    for name in ("lambda_n", "lambda_p"):
-        check_share(name, getattr(options, name))
-    for name in ("epochs", "batch_size", "accumulate", "eval_every"):
-        if getattr(options, name) < 1:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} is {getattr(options, name)}: expected at least 1.")
-    if options.batch_size % options.accumulate:
-        raise UserError(
-            f"--accumulate is {options.accumulate}, which does not divide the batch size "
-            f"{options.batch_size}: choose a divisor."
-        )
-    if not 0 < options.fraction <= 1:
-        raise UserError(f"--fraction is {options.fraction}: expected above 0, at most 1.")
-    if not 0 <= options.validation < 1:
-        raise UserError(f"--validation is {options.validation}: expected at least 0, below 1.")
-    if options.limit_steps is not None and options.limit_steps < 1:
-        raise UserError(f"--limit-steps is {options.limit_steps}: expected at least 1.")
-    if not options.checkpoint_minutes >= 0:
-        raise UserError(
-            f"--checkpoint-minutes is {options.checkpoint_minutes}: expected at least 0."
-        )
-    if options.workers < 0:
-        raise UserError(f"--workers is {options.workers}: expected 0 or more.")
-    if not 0 <= options.weight_decay < math.inf:
-        raise UserError(f"--weight-decay is {options.weight_decay}: expected at least 0.")
-    if not 0 <= options.momentum < 1:
-        raise UserError(f"--momentum is {options.momentum}: expected at least 0, below 1.")
-    if options.method == "ce":
-        check_choice("mixing", options.mixing, ("manifold", "none"))
-    if options.method == "ce_con":
-        check_choice("mixing", options.mixing, ("none",))
-    if options.variant == "released" and options.method != "core_tuning":
-        raise UserError(
-            f"--variant is 'released' with --method {options.method}: the release has a variant "
-            "of core_tuning alone."
-        )
-    if not options.seeds:
-        raise UserError("--seeds is empty: give at least one number, such as --seeds 0 1 2.")
-    if len(set(options.seeds)) < len(options.seeds) or min(options.seeds) < 0:
-        raise UserError(f"--seeds is {options.seeds}: expected different numbers of at least 0.")
-    if options.resume and options.overwrite:
-        raise UserError("--resume and --overwrite exclude each other: give one of them.")

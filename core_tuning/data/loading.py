@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
 from .images import ImageAndLabel
@@ -100,6 +100,19 @@ def evaluation_batches(n: int, batch_size: int) -> Iterator[list[Key]]:
     """Yield the keys (index, None) of every image in order, the last batch as small as it is."""
     for first in range(0, n, batch_size):
         yield [(index, None) for index in range(first, min(first + batch_size, n))]
+
+
+def evaluation_loader(images: SeededTransform, batch_size: int, workers: int) -> DataLoader:
+    """Batches of (images in [0, 1], labels), in order."""
+    return DataLoader(
+        images,
+        batch_sampler=list(evaluation_batches(len(images), batch_size)),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        # Its own, so that evaluating draws nothing from the global one.
+        generator=torch.Generator(),
+    )
 
 
 def load_batches(loader: Iterable[Batch]) -> Iterator[Batch]:

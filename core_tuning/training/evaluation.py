@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from core_tuning.data.loading import load_batches
+
+
+class Evaluated(Protocol):
+    """What a run must know of a measurement, whatever was measured."""
+
+    @property
+    def confusion(self) -> Tensor:
+        """Images of class i classified as j (K, K), int64, on the CPU."""
+
+    @property
+    def score(self) -> float:
+        """In percent; the model with the highest one on the validation split is kept."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of a metrics line."""
 
 
 class Evaluation(NamedTuple):
@@ -31,6 +46,11 @@ class Evaluation(NamedTuple):
     def top1(self) -> float:
         """Share of images classified correctly, in percent."""
         return 100 * float(self.confusion.trace()) / self.images
+
+    @property
+    def score(self) -> float:
+        """What selects a model: top-1 in percent."""
+        return self.top1
 
     @property
     def mean_per_class(self) -> float:

@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from core_tuning.data.loading import EpochSampler, Key, load_batches
 from core_tuning.errors import UserError
 
-from .evaluation import Evaluation
+from .batch_change import BatchChange, ChangedBatch
+from .evaluation import Evaluated
 from .folder import RunFolder
 from .learner import Learner
 from .progress import Progress
@@ -29,19 +30,19 @@ from .schedules import SCHEDULES
 from .settings import Settings, make_accelerator, make_optimizer
 from .state import TrainingState
 
-BatchHook = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+Validate = Callable[[Learner], Evaluated]
 EpochHook = Callable[[dict[str, Any]], None]
 
 
 def fit(
     learner: Learner,
     train: Dataset,
-    validate: Callable[[], Evaluation] | None,
+    validate: Validate | None,
     settings: Settings,
     folder: RunFolder,
     *,
     facts: dict[str, Any],
-    change_batch: BatchHook | None = None,
+    change: BatchChange | None = None,
     on_epoch: EpochHook | None = None,
     label: str = "training",
 ) -> TrainingState:
@@ -50,13 +51,13 @@ def fit(
     Args:
         learner: moved to the device and trained in place.
         train: data set of (image (3, h, w) in [0, 1], label), keyed by (index, seed).
-        validate: evaluates the learner on the validation split; None trains without one.
+        validate: evaluates a learner on the validation split: this one, or its average where
+            `settings.ema` asks for that; None trains without one.
         settings: how to optimise.
         folder: a started or resumed run folder; receives metrics, checkpoints, and the model of
-            the best validation accuracy (of the last epoch if there is no validation split).
+            the best validation score (of the last epoch if there is no validation split).
         facts: written into the exported model's metadata.
-        change_batch: changes each micro-batch on the device before the forward pass; is given
-            a generator that depends on the seed and the step alone.
+        change: changes each micro-batch on the device before the forward pass.
         on_epoch: called with each line of metrics.jsonl.
         label: in front of the progress bar.
 
@@ -64,8 +65,7 @@ def fit(
         UserError: a loss is not finite (the last good checkpoint is kept), the device is
             missing, or a batch is larger than the training data.
     """
-    run = _Run(learner, train, validate, settings, folder, facts)
-    run.change_batch = change_batch
+    run = _Run(learner, train, validate, settings, folder, facts, change)
     progress = Progress(run.batches.steps, run.state.step, label)
     try:
         while run.state.epoch < run.batches.epochs:
@@ -113,16 +113,17 @@ class _Run:
         self,
         learner: Learner,
         train: Dataset,
-        validate: Callable[[], Evaluation] | None,
+        validate: Validate | None,
         settings: Settings,
         folder: RunFolder,
         facts: dict[str, Any],
+        change: BatchChange | None,
     ) -> None:
         self.settings = settings
         self.folder = folder
         self.facts = facts
         self.validate = validate
-        self.change_batch: BatchHook | None = None
+        self.change = change
         self.accelerator: Accelerator = make_accelerator(settings)
         device = self.accelerator.device
         learner.to(device)
@@ -130,7 +131,13 @@ class _Run:
             learner.to(memory_format=torch.channels_last)
         learner.train()
         optimizer = self.accelerator.prepare(make_optimizer(learner.parameters(), settings))
-        self.state = TrainingState(learner, optimizer, self.accelerator)
+        self.state = TrainingState(
+            learner,
+            optimizer,
+            self.accelerator,
+            ema=settings.ema,
+            figures=change.figures if change else (),
+        )
         self.encode = (
             torch.compile(learner.image_encoder) if settings.compile else learner.image_encoder
         )
@@ -175,6 +182,7 @@ class _Run:
             self._backward(part, part_labels, number)
         state.optimizer.step()
         state.optimizer.zero_grad()
+        state.average_weights()
         state.step += 1
 
     def _backward(self, images: Tensor, labels: Tensor, number: int) -> None:
@@ -182,17 +190,27 @@ class _Run:
         images = images.to(device, non_blocking=True)
         labels = labels.to(device, non_blocking=True)
         self.generator.manual_seed(derive_seed(self.settings.seed, state.step, number))
-        if self.change_batch is not None:
-            images, labels = self.change_batch(images, labels, self.generator)
+        batch = ChangedBatch(images, labels)
+        if self.change is not None:
+            epoch = state.step / len(self.batches.sampler)
+            batch = self.change.change(images, labels, self.generator, epoch)
+        images = batch.images
         if self.settings.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         learner = state.learner
         with self.accelerator.autocast():
             terms = learner.objective(
-                self.encode(images), labels, learner.classifier, generator=self.generator
+                self.encode(images),
+                batch.labels,
+                learner.classifier,
+                generator=self.generator,
+                **({} if batch.weights is None else {"weights": batch.weights}),
             )
         self.accelerator.backward(terms.total / self.settings.accumulate)
-        state.count(terms, labels)
+        figures = None
+        if self.change is not None:
+            figures = self.change.measure(terms.logits.detach(), batch.labels)
+        state.count(terms, batch.labels, figures)
 
     def check_finite(self) -> None:
         """Stop the run if a loss was not finite; what is saved is older and good."""
@@ -244,10 +262,10 @@ class _Run:
         if self.validate is None:
             self._export(epoch)
         elif is_last or epoch % settings.eval_every == 0:
-            validation = self.validate()
+            validation = self.validate(state.evaluated)
             line["validation"] = validation.summary()
-            if validation.top1 > state.best_top1:
-                state.best_top1 = validation.top1
+            if validation.score > state.best_score:
+                state.best_score = validation.score
                 self._export(epoch)
         self.folder.append_metrics(line)
         state.epoch = epoch
@@ -257,4 +275,4 @@ class _Run:
 
     def _export(self, epoch: int) -> None:
         self.state.best_epoch = epoch
-        self.folder.save_model(self.state.learner.export({**self.facts, "epoch": epoch}))
+        self.folder.save_model(self.state.evaluated.export({**self.facts, "epoch": epoch}))

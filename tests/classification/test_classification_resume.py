@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 def test_resume_of_a_finished_run_does_nothing(kit, finetune, monkeypatch):
     run = finetune("--checkpoint-minutes", 5)
     before = kit.files(run)
-    monkeypatch.setattr("core_tuning.classification.run._build", None)
+    monkeypatch.setattr("core_tuning.training.run._build", None)
     finetune("--checkpoint-minutes", 5, "--resume")
     after = kit.files(run)
     del before[run / "config.json"], after[run / "config.json"]

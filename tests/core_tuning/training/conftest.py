@@ -92,7 +92,7 @@ def tiny() -> types.SimpleNamespace:
             folder.start({})
         if validate == "on 9 images":
             loader = DataLoader(TinyImages(9), batch_size=4)
-            validate = partial(evaluate, learner, loader, CLASSES)
+            validate = partial(evaluate, loader=loader, num_classes=CLASSES)
         chosen = Settings(**{"epochs": 3, "batch_size": 6, "lr": 0.1, **settings})
         state = fit(learner, TinyImages(images), validate, chosen, folder, facts={})
         return types.SimpleNamespace(learner=learner, folder=folder, state=state)

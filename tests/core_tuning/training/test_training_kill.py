@@ -16,13 +16,16 @@ from safetensors.torch import load_file
 
 EPOCHS = 3
 KILLS = 3
-STEPS_AN_EPOCH = 45
 LIMIT_SECONDS = 50
 
 
-def start(folder, data, method, *options):
+FINETUNE = ("finetune",)
+ROBUST = ("robust", "train", "--steps", "2", "--ema", "0.9", "--eps-warmup", "0.5", "1")
+
+
+def start(command, folder, data, method, *options):
     command = [
-        sys.executable, "-m", "core_tuning", "finetune", "--method", method,
+        sys.executable, "-m", "core_tuning", *command, "--method", method,
         "--dataset", "folder", "--data-dir", data, "--pretrained", "embedded",
         "--transforms", "small", "--image-size", "32", "--batch-size", "8", "--epochs", EPOCHS,
         "--checkpoint-minutes", "0", "--output", folder, *options,
@@ -84,7 +87,9 @@ def read_run(folder):
     for record in (*lines, result):
         del record["seconds"]
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
-    parts = ("image_encoder", "classifier", "objective", "optimizer", "step", "best_top1")
+    parts = (
+        "image_encoder", "classifier", "objective", "average", "optimizer", "step", "best_score",
+    )  # fmt: skip
     return {
         "metrics": lines,
         "model": load_file(folder / "model.safetensors"),
@@ -94,24 +99,34 @@ def read_run(folder):
     }
 
 
-@pytest.mark.parametrize(("method", "workers", "seed"), [("core_tuning", 0, 4), ("ce", 1, 2)])
-def test_killed_and_resumed(tmp_path, write_folder, method, workers, seed):
+@pytest.mark.parametrize(
+    ("command", "method", "steps_an_epoch", "workers", "seed"),
+    [
+        (FINETUNE, "core_tuning", 45, 0, 4),
+        (FINETUNE, "ce", 45, 1, 2),
+        (ROBUST, "core_tuning", 12, 0, 3),
+    ],
+    ids=["core_tuning", "ce", "adversarial"],
+)
+def test_killed_and_resumed(tmp_path, write_folder, command, method, steps_an_epoch, workers, seed):
+    if command is ROBUST:
+        pytest.importorskip("torchattacks")
     data = write_folder(
-        tmp_path / "data", {"train": 4 * STEPS_AN_EPOCH, "val": 10, "test": 10}, size=32
+        tmp_path / "data", {"train": 4 * steps_an_epoch, "val": 10, "test": 10}, size=32
     )
     # The number of workers changes nothing, so the uninterrupted run may have another.
-    finish(start(tmp_path / "whole", data, method, "--workers", 1 - workers))
+    finish(start(command, tmp_path / "whole", data, method, "--workers", 1 - workers))
     moments = random.Random(f"{method} {seed}")
     folder, steps = tmp_path / "cut", []
     for attempt in range(KILLS):
         resume = ["--resume"] if attempt else []
-        process = start(folder, data, method, "--workers", workers, *resume)
+        process = start(command, folder, data, method, "--workers", workers, *resume)
         delay = moments.uniform(0, 1.5)
         steps.append(kill_soon_after_a_save(process, folder / "checkpoint.pt", delay))
-    finish(start(folder, data, method, "--workers", workers, "--resume"))
+    finish(start(command, folder, data, method, "--workers", workers, "--resume"))
     print("checkpoints left by the kills are of the steps", steps)
-    assert any(step is not None and step % STEPS_AN_EPOCH for step in steps)
+    assert any(step is not None and step % steps_an_epoch for step in steps)
     whole, resumed = read_run(tmp_path / "whole"), read_run(folder)
-    assert whole["checkpoint"]["step"] == EPOCHS * STEPS_AN_EPOCH
+    assert whole["checkpoint"]["step"] == EPOCHS * steps_an_epoch
     for name in whole:
         assert_equal(whole[name], resumed[name], f"{name} after kills at {steps}")

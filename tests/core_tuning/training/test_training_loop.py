@@ -23,7 +23,7 @@ def scripted_validation(*top1s):
     """A validation whose accuracies (in percent of 10 images) are given."""
     remaining = list(top1s)
 
-    def validate():
+    def validate(learner):
         right = remaining.pop(0) // 10
         return Evaluation(torch.tensor([[right, 10 - right], [0, 0]]), 1.0)
 
@@ -133,9 +133,9 @@ def test_bf16_is_used(tiny, tmp_path):
 def test_the_best_model_is_exported(tiny, tmp_path):
     exported = []
 
-    def validate():
-        exported.append(run_learner.exported()["fc.weight"].clone())
-        return scripted()
+    def validate(learner):
+        exported.append(learner.exported()["fc.weight"].clone())
+        return scripted(learner)
 
     scripted = scripted_validation(30, 80, 80, 50)
     run_learner = tiny.build_learner()
@@ -143,7 +143,7 @@ def test_the_best_model_is_exported(tiny, tmp_path):
     stored = load_file(run.folder.model_path)
     assert torch.equal(stored["fc.weight"], exported[1])
     assert not torch.equal(stored["fc.weight"], exported[3])
-    assert (run.state.best_epoch, run.state.best_top1) == (2, 80)
+    assert (run.state.best_epoch, run.state.best_score) == (2, 80)
 
 
 def test_the_last_model_is_exported_without_validation(tiny, tmp_path):
@@ -255,23 +255,3 @@ def test_weights_that_are_not_finite_are_not_exported(tiny, tmp_path):
     with pytest.raises(UserError, match="weights are not finite after step 8"):
         tiny.train(tmp_path, learner, validate=None)
     assert finite_tensors(load_file(tmp_path / "model.safetensors"))
-
-
-def test_change_batch_sees_the_generator_of_the_step(tiny, tmp_path):
-    """The hook of adversarial training: its draws depend on seed, step and micro-batch alone."""
-    drawn = []
-
-    def change(images, labels, generator):
-        assert images.shape == (3, 3, 4, 4)
-        drawn.append(float(torch.rand((), generator=generator)))
-        return images, labels
-
-    for name in ("a", "b"):
-        learner = tiny.build_learner()
-        folder = loop.RunFolder(tmp_path / name)
-        folder.start({})
-        settings = loop.Settings(epochs=1, batch_size=6, lr=0.1, accumulate=2)
-        loop.fit(learner, tiny.Images(26), None, settings, folder, facts={}, change_batch=change)
-        torch.rand(3)
-    assert drawn[:8] == drawn[8:]
-    assert len(set(drawn)) == 8

@@ -101,7 +101,7 @@ def trained_state(tiny, seed):
     terms.total.backward()
     state.optimizer.step()
     state.count(terms, labels)
-    state.step, state.best_top1, state.best_epoch, state.seconds = 5, 41.5, 2, 7.25
+    state.step, state.best_score, state.best_epoch, state.seconds = 5, 41.5, 2, 7.25
     return state
 
 
@@ -120,7 +120,7 @@ def test_training_state_round_trip(tiny, tmp_path):
     ]
     assert len(buffers[0]) == len(list(state.learner.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(*buffers, strict=True))
-    assert (other.step, other.best_top1, other.best_epoch, other.seconds) == (5, 41.5, 2, 7.25)
+    assert (other.step, other.best_score, other.best_epoch, other.seconds) == (5, 41.5, 2, 7.25)
     assert other.averages() == state.averages()
 
 

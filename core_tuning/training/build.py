@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
 from core_tuning.data import Splits, build_transforms, default_recipe, load_splits
 from core_tuning.data.images import LabelledImages
-from core_tuning.data.loading import SeededTransform, evaluation_batches
+from core_tuning.data.loading import SeededTransform, evaluation_loader
 from core_tuning.data.transforms import RECIPES
 from core_tuning.encoders import (
     NO_NORMALISATION,
@@ -23,8 +22,9 @@ from core_tuning.encoders import (
 from core_tuning.errors import UserError
 from core_tuning.objectives import CEContrastiveLoss, CoreTuningLoss, CrossEntropyLoss
 from core_tuning.pretrained import EMBEDDED, default_encoder, load_image_encoder
-from core_tuning.training import Learner
-from core_tuning.training.randomness import seed_everything
+
+from .learner import Learner
+from .randomness import seed_everything
 
 NORMALISATIONS = {"checkpoint": None, "imagenet": Normalisation(), "none": NO_NORMALISATION}
 
@@ -55,7 +55,7 @@ def build_data(options: argparse.Namespace, seed: int) -> Data:
             f"The training set of {options.dataset} has {len(splits.train)} images, fewer than "
             f"a batch of {options.batch_size}: lower --batch-size."
         )
-    recipe = options.transforms or default_recipe(options.dataset)
+    recipe = recipe_of(options)
     transforms = build_transforms(recipe, options.image_size)
 
     def loader(images: LabelledImages) -> DataLoader:
@@ -68,21 +68,18 @@ def build_data(options: argparse.Namespace, seed: int) -> Data:
         loader(splits.validation) if len(splits.validation) else None,
         loader(splits.test),
         recipe,
-        options.image_size or RECIPES[recipe][1],
+        image_size(options),
     )
 
 
-def evaluation_loader(images: SeededTransform, batch_size: int, workers: int) -> DataLoader:
-    """Batches of (images in [0, 1], labels), in order."""
-    return DataLoader(
-        images,
-        batch_sampler=list(evaluation_batches(len(images), batch_size)),
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-        # Its own, so that evaluating draws nothing from the global one.
-        generator=torch.Generator(),
-    )
+def recipe_of(options: argparse.Namespace) -> str:
+    """The name of the transforms that --transforms has, or stands for when it is left out."""
+    return options.transforms or default_recipe(options.dataset)
+
+
+def image_size(options: argparse.Namespace) -> int:
+    """Side of the network's input in pixels."""
+    return options.image_size or RECIPES[recipe_of(options)][1]
 
 
 def build_learner(options: argparse.Namespace, num_classes: int, seed: int) -> tuple[Learner, str]:

@@ -4,22 +4,94 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
 from core_tuning.errors import UserError
 from core_tuning.report.figures import save_confusion
-from core_tuning.training import Evaluation, Learner, RunFolder, Settings, evaluate, fit
-from core_tuning.training.settings import check_machine
+from core_tuning.report.summary import summarise
 
+from .batch_change import BatchChange
 from .build import Data, build_data, build_learner, encoder_name
+from .evaluation import Evaluated, evaluate
+from .folder import RunFolder
+from .learner import Learner
+from .loop import fit
 from .options import HARMLESS
+from .settings import Settings, check_machine
+from .state import TrainingState
 from .tensorboard import check_tensorboard, tensorboard_writer
 
 NOT_IN_CONFIG = ("seeds", "output", "resume", "overwrite")
+
+
+class Measure(Protocol):
+    """Measures a learner on batches of (images, labels)."""
+
+    def __call__(self, model: Learner, loader: DataLoader, num_classes: int) -> Evaluated: ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What tells one kind of fine-tuning from another.
+
+    Attributes:
+        evaluate: measures on the validation split after an epoch, and on the test set at the end.
+        selection: what the best model is selected by.
+        change: makes what changes the batches of a learner.
+        facts: about the kind, exported with the model and written into the result.
+    """
+
+    evaluate: Measure = evaluate
+    selection: str = "top-1"
+    change: Callable[[Learner], BatchChange] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+PLAIN = Kind()
+
+
+def run_seeds(
+    options: argparse.Namespace,
+    kind: Kind,
+    describe: Callable[[dict[str, Any], Path], str],
+    figures: dict[str, str],
+) -> None:
+    """Make a run of each seed, and say what came of each and of all.
+
+    Args:
+        options: of the command line, checked.
+        kind: of fine-tuning.
+        describe: says in a few lines what came of a run, from its result and its folder.
+        figures: of the test set's summary to average over seeds, and how to call them.
+    """
+    check_output(options)
+    results = []
+    for seed in options.seeds:
+        folder = seed_folder(options, seed)
+        result = run(options, seed, folder, kind)
+        results.append(result)
+        print(describe(result, folder))
+    if len(results) > 1:
+        _summarise(options, [result["test"] for result in results], figures)
+
+
+def _summarise(
+    options: argparse.Namespace, tests: list[dict[str, Any]], figures: dict[str, str]
+) -> None:
+    contents: dict[str, Any] = {"method": options.method, "seeds": options.seeds}
+    for name, label in figures.items():
+        values = [test[name] for test in tests]
+        summary = summarise(values)
+        contents[name] = {**summary._asdict(), "values": values}
+        print(f"{label}: {summary} % over {summary.runs} seeds, mean ± standard error")
+    RunFolder(options.output).write_json(options.output / "summary.json", contents)
 
 
 def run_config(options: argparse.Namespace, seed: int) -> dict[str, Any]:
@@ -32,13 +104,10 @@ def run_config(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     return {**config, "encoder": encoder_name(options), "seed": seed}
 
 
-def run(
-    options: argparse.Namespace, seed: int, path: Path, *, quiet: bool = False
-) -> dict[str, Any]:
+def run(options: argparse.Namespace, seed: int, path: Path, kind: Kind = PLAIN) -> dict[str, Any]:
     """Fine-tune with one seed in one folder; return its result.
 
-    A folder whose run is finished is left as it is when it is resumed. `quiet` leaves out what
-    the encoder was loaded from, for whoever has said it already.
+    A folder whose run is finished is left as it is when it is resumed.
     """
     config = run_config(options, seed)
     folder = RunFolder(path)
@@ -51,12 +120,11 @@ def run(
         # Built first, so that a mistake leaves no folder behind.
         data, learner, origin = _build(options, seed)
         folder.start(config, overwrite=options.overwrite)
-    if not quiet:
-        print(f"{path}: seed {seed}, {config['encoder']}, {origin}")
+    print(f"{path}: seed {seed}, {config['encoder']}, {origin}")
     for warning in data.splits.warnings:
         print(f"warning: {warning}")
-    _train(options, config, data, learner, folder)
-    return _report(config, data, learner, folder)
+    state = _train(options, config, data, learner, folder, kind)
+    return _report(config, data, learner, folder, kind, state.best_epoch)
 
 
 def _build(options: argparse.Namespace, seed: int) -> tuple[Data, Learner, str]:
@@ -73,22 +141,24 @@ def _train(
     data: Data,
     learner: Learner,
     folder: RunFolder,
-) -> None:
+    kind: Kind,
+) -> TrainingState:
     settings = Settings(
         **{name: config[name] for name in Settings.__dataclass_fields__ if name in config}
     )
     num_classes = len(data.splits.classes)
     validate = None
     if data.validation is not None:
-        validate = partial(evaluate, learner, data.validation, num_classes)
+        validate = partial(kind.evaluate, loader=data.validation, num_classes=num_classes)
     with tensorboard_writer(folder.path, options.tensorboard) as on_epoch:
-        fit(
+        return fit(
             learner,
             data.train,
             validate,
             settings,
             folder,
-            facts=exported_facts(config, data, learner),
+            facts={**exported_facts(config, data, learner), **kind.facts},
+            change=None if kind.change is None else kind.change(learner),
             on_epoch=on_epoch,
             label=f"{options.method} seed {config['seed']}",
         )
@@ -112,15 +182,19 @@ def exported_facts(config: dict[str, Any], data: Data, learner: Learner) -> dict
 
 
 def _report(
-    config: dict[str, Any], data: Data, learner: Learner, folder: RunFolder
+    config: dict[str, Any],
+    data: Data,
+    learner: Learner,
+    folder: RunFolder,
+    kind: Kind,
+    best_epoch: int,
 ) -> dict[str, Any]:
     """Evaluate the selected model on the test set, and write result, table and figure."""
     learner.load_exported(load_file(folder.model_path))
     classes = data.splits.classes
-    test = evaluate(learner, data.test, len(classes))
+    test = kind.evaluate(learner, data.test, len(classes))
     lines = folder.read_metrics()
-    selected = [line for line in lines if "validation" in line]
-    best = max(selected, key=lambda line: line["validation"]["top1"], default=lines[-1])
+    best = next(line for line in lines if line["epoch"] == best_epoch)
     result = {
         "dataset": config["dataset"],
         "split": data.splits.split,
@@ -130,17 +204,18 @@ def _report(
         "seed": config["seed"],
         "steps": lines[-1]["step"],
         "selected_epoch": best["epoch"],
-        "selection": "best validation top-1" if selected else "last epoch",
+        "selection": f"best validation {kind.selection}" if "validation" in best else "last epoch",
         "validation": best.get("validation"),
         "test": test.summary(),
         "seconds": lines[-1]["seconds"],
+        **kind.facts,
     }
     write_confusion(folder, test, classes)
     folder.write_json(folder.result_path, result)
     return result
 
 
-def write_confusion(folder: RunFolder, evaluation: Evaluation, classes: list[str]) -> None:
+def write_confusion(folder: RunFolder, evaluation: Evaluated, classes: list[str]) -> None:
     """Write the confusion matrix as confusion.csv and figures/confusion.png."""
     counts = evaluation.confusion.tolist()
     rows = [["true \\ predicted", *classes]]
