@@ -26,6 +26,10 @@ COMMANDS = {
         "core_tuning.classification.evaluate",
         "measure a finished run again, or on another folder of images",
     ),
+    "robust": (
+        "core_tuning.robustness.command",
+        "train: fine-tune adversarially; evaluate: measure robustness without being misled",
+    ),
     "dg": (
         "core_tuning.algorithms.dg",
         "leave-one-domain-out training by DomainBed's protocol, without DomainBed",

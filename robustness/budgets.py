@@ -1,0 +1,123 @@
+"""How far an attack may go: norm, eps, number of steps and step size, on images in [0, 1]."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from typing import NamedTuple
+
+from core_tuning.errors import UserError
+
+NORMS = ("l2", "linf")
+
+# Madry et al. (2018): steps that together reach 2.5 times as far as the border of the ball.
+REACH = 2.5
+
+
+class Budget(NamedTuple):
+    """What an attack may do.
+
+    Attributes:
+        norm: "l2" or "linf", of an image's whole perturbation.
+        eps: largest norm of a perturbation, of images in [0, 1].
+        steps: gradient steps.
+        step_size: norm of a step, in the unit of eps.
+    """
+
+    norm: str
+    eps: float
+    steps: int
+    step_size: float
+
+
+def parse_eps(text: str) -> float:
+    """Read an eps: a number such as "0.5", or a fraction such as "8/255".
+
+    Raises:
+        UserError: it is no number, divided by zero, negative or not finite.
+    """
+    numerator, slash, denominator = text.partition("/")
+    try:
+        eps = float(numerator) / (float(denominator) if slash else 1.0)
+    except (ValueError, ZeroDivisionError):
+        raise UserError(
+            f"eps is '{text}': expected a number such as 0.5 or a fraction such as 8/255."
+        ) from None
+    _check_eps(eps, text)
+    return eps
+
+
+def make_budget(
+    norm: str, eps: float, *, steps: int = 10, step_size: float | None = None
+) -> Budget:
+    """Check a budget and fill in its step size.
+
+    Args:
+        norm: "l2" or "linf".
+        eps: radius of the ball around each image in [0, 1]; 0 leaves the images as they are.
+        steps: gradient steps.
+        step_size: norm of a step, in the unit of eps; None: 2.5 eps / steps.
+
+    Raises:
+        UserError: an unknown norm, eps negative or larger than the range of the images (of L2,
+            whose largest distance depends on the image size, `perturb` checks that), a step size
+            or a number of steps that makes no step.
+    """
+    if norm not in NORMS:
+        nearest = difflib.get_close_matches(norm.lower(), NORMS, n=1, cutoff=0.3)
+        hint = f"; did you mean '{nearest[0]}'?" if nearest else "."
+        raise UserError(f"The norm is '{norm}': expected one of {', '.join(NORMS)}{hint}")
+    _check_eps(eps, str(eps))
+    if norm == "linf" and eps > 1:
+        raise UserError(
+            f"eps is {eps:g} in the L-infinity norm, larger than the range [0, 1] of the images: "
+            "expected at most 1; if it counts grey levels, write it as a fraction such as 8/255."
+        )
+    if steps < 1:
+        raise UserError(f"The number of attack steps is {steps}: expected at least 1.")
+    if step_size is None:
+        step_size = REACH * eps / steps
+    elif eps > 0 and not 0 < step_size < math.inf:
+        raise UserError(
+            f"The step size is {step_size}: expected a number above 0; leave it out for "
+            f"{REACH:g} eps / steps."
+        )
+    return Budget(norm, eps, steps, step_size)
+
+
+def check_reach(norm: str, eps: float, values: int) -> None:
+    """Check that eps is no larger than the largest distance of two images.
+
+    Args:
+        norm: "l2" or "linf".
+        eps: largest norm of a perturbation.
+        values: of an image, 3 h w.
+
+    Raises:
+        UserError: it is larger.
+    """
+    largest = math.sqrt(values) if norm == "l2" else 1.0
+    if eps > largest:
+        raise UserError(
+            f"eps is {eps:g} in the {norm} norm, and images of {values} values in [0, 1] are at "
+            f"most {largest:g} apart: expected no more."
+        )
+
+
+def describe_eps(norm: str, eps: float) -> str:
+    """Write eps as the field does: "8/255" for L-infinity where it is such a fraction.
+
+    Short decimals stay decimals, in either norm: 0.1 is 25.5/255, and nobody writes that.
+    """
+    halves = 2 * 255 * eps
+    is_fraction = math.isclose(halves, round(halves), rel_tol=1e-6) and round(halves) > 0
+    if norm == "linf" and is_fraction and not math.isclose(eps, round(eps, 2)):
+        return f"{round(halves) / 2:g}/255"
+    return f"{eps:g}"
+
+
+def _check_eps(eps: float, written: str) -> None:
+    if not 0 <= eps < math.inf:
+        raise UserError(
+            f"eps is {written}: expected a finite number of at least 0, such as 0.5 or 8/255."
+        )

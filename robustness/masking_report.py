@@ -1,0 +1,97 @@
+"""The part of report.md that says whether the gradients, and so the accuracies, can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .budgets import describe_eps
+from .markdown import table
+from .masking_checks import gap_check
+
+MEANINGS = {
+    "unbounded": "With the largest eps any image can be turned into any other. What still stays "
+    "right was not reached by the attack; it is not robust.",
+    "monotone": "What breaks an image at one eps is allowed at every larger one. More images right "
+    "at a larger eps mean that the attack got worse.",
+    "effort": "If many more steps and restarts bring accuracy down by much, PGD-10 had not "
+    "converged and its figure is too high.",
+    "single_step": "PGD takes the step of FGSM and goes on. If one step does better, the gradients "
+    "do not lead anywhere.",
+    "black_box": "Square sees scores alone, gradients see more. If Square does better, the "
+    "gradients mislead.",
+    "zero_gradients": "Where the gradient is exactly zero or not finite, PGD stays at its random "
+    "start, and its images count as robust.",
+    "margin": "Cross-entropy saturates for confident models, the margin between two logits does "
+    "not. If attacking the margin does much better, cross-entropy is blinded.",
+    "gap": "AutoAttack chooses its steps itself and adds other losses and a black box. If it does "
+    "much better than PGD-10, PGD-10 measures the attack and not the model.",
+}
+
+
+def verdict(checks: Sequence[Mapping[str, Any]]) -> str:
+    """Say in a sentence what the masking checks found."""
+    run = [check for check in checks if check["points"]]
+    flagged = [f'"{check["title"]}"' for check in run if check["flagged"]]
+    if not run:
+        return "Masked gradients were not looked for: the robust accuracies are upper bounds."
+    if not flagged:
+        return f"No sign of masked gradients in {len(run)} checks."
+    verb = "raises" if len(flagged) == 1 else "raise"
+    return (
+        f"{len(flagged)} of {len(run)} checks {verb} a flag, against {', '.join(flagged)}. "
+        "The robust accuracies are not to be trusted."
+    )
+
+
+def masking_groups(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Bring the masking checks into groups of one budget, and see to PGD-10 minus AutoAttack."""
+    masking = list(report["masking"])
+    groups = [dict(entry) for entry in masking if "checks" in entry]
+    loose = [entry for entry in masking if "checks" not in entry]
+    if loose:
+        groups.append({"checks": loose})
+    for group in groups:
+        rows = [row for row in report["rows"] if row["norm"] == group.get("norm", row["norm"])]
+        if "gap" not in {check["name"] for check in group["checks"]}:
+            group["checks"] = [*group["checks"], gap_check(rows)._asdict()]
+    return groups
+
+
+def masking_section(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the section of the masking checks, in parts."""
+    parts = ["## Gradient masking"]
+    if not groups:
+        return [*parts, verdict([])]
+    for number, group in enumerate(groups):
+        rows = [
+            (_sign(check), check["title"], check["value"], check["expected"])
+            for check in group["checks"]
+        ]
+        parts += [
+            place(group) + verdict(group["checks"]),
+            table(("", "what a sound evaluation shows", "found", "no flag for"), rows),
+            f"![Masking checks](figures/{masking_figure(number)})",
+        ]
+    shown = {check["name"]: check["title"] for group in groups for check in group["checks"]}
+    meanings = [f"- {title}: {MEANINGS[name]}" for name, title in shown.items()]
+    return [*parts, "What each check means:", "\n".join(meanings)]
+
+
+def place(group: Mapping[str, Any]) -> str:
+    """Say what budget and images a group of checks is of."""
+    if "norm" not in group:
+        return ""
+    budget = f"{group['norm']} eps {describe_eps(group['norm'], group['eps'])}"
+    return f"At {budget}, on {group['images']} images: "
+
+
+def _sign(check: Mapping[str, Any]) -> str:
+    if not check["points"]:
+        return "not run"
+    return "**FLAG**" if check["flagged"] else "ok"
+
+
+def masking_figure(number: int) -> str:
+    """Name the figure of the group of that number."""
+    return "masking.png" if number == 0 else f"masking_{number + 1}.png"

@@ -1,0 +1,191 @@
+"""report.md: what an evaluation measured, for who was not there, and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from core_tuning.training.folder import RunFolder, write_atomically
+
+from .budgets import describe_eps
+from .figures import save_examples, save_masking, save_robust_accuracy
+from .markdown import facts, table
+from .masking_report import masking_figure, masking_groups, masking_section, place, verdict
+
+
+def write_report(
+    folder: RunFolder, report: Mapping[str, Any], *, examples: Mapping[str, Any] | None = None
+) -> None:
+    """Write report.md and figures/*.png.
+
+    Args:
+        folder: takes the files.
+        report: the contents of report.json: "subject", "data" and "environment", each of names
+            and values; "clean" with "correct", "n" and the 95% interval "low", "high" in percent;
+            "rows" with, besides, "attack", "title", "norm", "eps", "eps_text", "space",
+            "zero_gradients" (share or None), "largest_l2_native", "notes", "warnings"; "masking",
+            a list of {"norm", "eps", "images", "checks"} with checks as dictionaries, or of the
+            checks themselves. The check of PGD-10 against AutoAttack is added if it is missing.
+        examples: "clean" and "adversarial" (m, 3, h, w) in [0, 1], "titles" (m,), and "eps_text",
+            or "norm" and "eps".
+    """
+    groups = masking_groups(report)
+    figures = folder.path / "figures"
+    if report["rows"]:
+        save_robust_accuracy(report["rows"], report["clean"], figures / "robust_accuracy.png")
+    for number, group in enumerate(groups):
+        save_masking(group["checks"], figures / masking_figure(number))
+    if examples is not None:
+        save_examples(
+            np.asarray(examples["clean"]), np.asarray(examples["adversarial"]),
+            examples["titles"], _examples_eps(examples), figures / "examples.png",
+        )  # fmt: skip
+    parts = [
+        f"# Robustness of {report['subject'].get('name', 'a model')}",
+        *_summary(report, groups),
+        *_accuracy_section(report),
+        *masking_section(groups),
+        *_examples_section(examples),
+        *_reading_section(report),
+        "## What was measured on what",
+        *(
+            part
+            for title in ("subject", "data", "environment")
+            for part in (f"### {title.capitalize()}", facts(report[title]))
+        ),
+    ]
+    write_atomically(folder.path / "report.md", ("\n\n".join(parts) + "\n").encode())
+
+
+def _summary(report: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    clean, rows = report["clean"], report["rows"]
+    checks = [check for group in groups for check in group["checks"]]
+    said = verdict(checks)
+    if any(check["flagged"] for check in checks):
+        said = " ".join(place(group) + verdict(group["checks"]) for group in groups)
+    lines = [f"Without an attack {_described(clean)} are classified right."]
+    for norm, eps_text, space in dict.fromkeys(map(_budget, rows)):
+        chosen = [row for row in rows if _budget(row) == (norm, eps_text, space)]
+        worst = min(chosen, key=lambda row: row["correct"] / row["n"])
+        lines.append(
+            f"At {norm} eps {eps_text} ({space} pixels) {_described(worst)} stay right under "
+            f"{worst['title']}, the strongest attack that was run."
+        )
+    missing = _without_autoattack(rows)
+    if missing:
+        lines.append(
+            f"**AutoAttack was not run at {', '.join(missing)}: what PGD alone leaves is an upper "
+            "bound on robust accuracy.**"
+        )
+    return [f"**{said}**", "\n".join(f"- {line}" for line in lines)]
+
+
+def _without_autoattack(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    budgets = dict.fromkeys(map(_budget, rows))
+    strong = {_budget(row) for row in rows if row["attack"] == "autoattack"}
+    return [f"{norm} eps {text} ({space})" for norm, text, space in budgets
+            if (norm, text, space) not in strong]  # fmt: skip
+
+
+def _accuracy_section(report: Mapping[str, Any]) -> list[str]:
+    header = ("attack", "norm", "eps", "pixels", "L2 at native resolution", "images", "right",
+              "accuracy (%)", "95% interval", "zero gradients (%)")  # fmt: skip
+    clean, rows = report["clean"], report["rows"]
+    body = [("none", "", "0", clean.get("space", ""), "0", *_figures(clean), "")]
+    for row in rows:
+        zero = row.get("zero_gradients")
+        body.append(
+            (
+                row["title"], row["norm"], row["eps_text"], row["space"], _native_l2(row),
+                *_figures(row), "" if zero is None else f"{100 * zero:.1f}",
+            )
+        )  # fmt: skip
+    parts = ["## Accuracy", table(header, body)]
+    if rows:
+        parts.append("![Robust accuracy against eps](figures/robust_accuracy.png)")
+        parts += _common_facts(rows)
+    notes = dict.fromkeys(
+        note for row in rows for note in (*row.get("notes", ()), *row.get("warnings", ()))
+    )
+    return [*parts, *(f"Note: {note}" for note in notes)]
+
+
+def _figures(counted: Mapping[str, Any]) -> tuple[Any, ...]:
+    interval = f"{counted['low']:.2f} to {counted['high']:.2f}"
+    return counted["n"], counted["correct"], f"{_percent(counted):.2f}", interval
+
+
+def _native_l2(row: Mapping[str, Any]) -> str:
+    if "largest_l2_native" not in row:
+        return ""
+    return f"{'≤ ' if row['norm'] == 'linf' else ''}{row['largest_l2_native']:.3g}"
+
+
+def _common_facts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say once what all rows state alike of how they came about."""
+    names = ("split", "selection", "seed", "batch_size", "precision", "device", "input_size",
+             "native_size", "versions")  # fmt: skip
+    same = {
+        name: rows[0][name]
+        for name in names
+        if name in rows[0] and all(row.get(name) == rows[0][name] for row in rows)
+    }
+    return ["In every row:", facts(same)] if same else []
+
+
+def _examples_section(examples: Mapping[str, Any] | None) -> list[str]:
+    if examples is None:
+        return []
+    return [
+        "## Adversarial images",
+        f"PGD-10 at {_examples_eps(examples)}; the difference is magnified as the figure states.",
+        "![Clean images, adversarial images, magnified difference](figures/examples.png)",
+    ]
+
+
+def _examples_eps(examples: Mapping[str, Any]) -> str:
+    if "eps_text" in examples:
+        return str(examples["eps_text"])
+    return f"{examples['norm']} eps {describe_eps(examples['norm'], examples['eps'])}"
+
+
+def _reading_section(report: Mapping[str, Any]) -> list[str]:
+    notes = [
+        "An image counts as right under attack if it is right both without the attack and after "
+        "it. Every accuracy is an upper bound: a stronger attack can only lower it.",
+        "Intervals are 95% Wilson intervals of drawing these images; they say nothing of other "
+        "data, of another training seed, or of stronger attacks.",
+        "Norms and eps are of images in [0, 1]; the model normalises inside.",
+    ]
+    if any(row["space"] == "input" for row in report["rows"]):
+        notes.append(
+            "The attack changes the network's input. If images are enlarged for it, an L2 ball of "
+            'the same eps is smaller at their own resolution (column "L2 at native '
+            "resolution\"): such rows are not comparable with attacks on the data set's pixels, "
+            "RobustBench's for one. --attack-space native measures those."
+        )
+    if any(row["norm"] == "linf" for row in report["rows"]):
+        notes.append(
+            "For L-infinity that column is the largest L2 norm that the budget allows, eps √(3hw)."
+        )
+    if any(row["attack"] == "pgd10" for row in report["rows"]):
+        notes.append(
+            "PGD-10 is the paper's protocol, for comparison with the paper; the strongest attack "
+            "is the result."
+        )
+    return ["## How to read this", "\n".join(f"- {note}" for note in notes)]
+
+
+def _budget(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["norm"], row["eps_text"], row["space"]
+
+
+def _percent(counted: Mapping[str, Any]) -> float:
+    return 100 * counted["correct"] / counted["n"]
+
+
+def _described(counted: Mapping[str, Any]) -> str:
+    interval = f"95% interval {counted['low']:.1f} to {counted['high']:.1f}"
+    return f"{_percent(counted):.1f}% of {counted['n']} images ({interval})"

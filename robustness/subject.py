@@ -1,0 +1,298 @@
+"""The model under evaluation: a run's, a checkpoint's or a user's own, and what is known of it."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from core_tuning.checkpoint_recognition import METADATA_KEY, RUN_CHECKPOINT_KEY, RUN_METADATA_KEY
+from core_tuning.checkpoints import read_checkpoint
+from core_tuning.data import default_recipe
+from core_tuning.data.transforms import RECIPES
+from core_tuning.encoders import (
+    NO_NORMALISATION,
+    ImageEncoder,
+    Normalisation,
+    build_encoder,
+    classifier_name,
+    feature_dim,
+)
+from core_tuning.errors import UserError
+from core_tuning.training.exported import load_model
+
+from .user_module import build_module, first_line, normalising_layer
+
+NORMALISATIONS = {"imagenet": Normalisation(), "none": NO_NORMALISATION}
+# Where training scripts keep the weights; "" is the file itself.
+_SECTIONS = ("", "state_dict", "model", "model_state_dict", "net")
+
+
+class Subject(NamedTuple):
+    """A model and what an evaluation must know of it.
+
+    Attributes:
+        name: short, for titles and the default folder.
+        model: images (n, 3, S, S) in [0, 1] to logits (n, K); float32, in evaluation mode.
+        dataset: name of the data set to measure it on.
+        data_dir: where that lies.
+        recipe: of the transforms.
+        image_size: S, in pixels.
+        classes: the model's class names; None where they are not known.
+        config: what the model's run was started with; {} where there is none.
+        facts: for the report.
+    """
+
+    name: str
+    model: nn.Module
+    dataset: str
+    data_dir: str | None
+    recipe: str
+    image_size: int
+    classes: list[str] | None
+    config: dict[str, Any]
+    facts: dict[str, Any]
+
+
+def load_subject(options: argparse.Namespace) -> Subject:
+    """Load the model that a command line names.
+
+    Raises:
+        UserError: it cannot be loaded, or the command line says too little or too much of it.
+    """
+    # Building an encoder draws the weights that the file's then replace.
+    with torch.random.fork_rng(devices=[]):
+        if options.module is not None:
+            return _load_module(options)
+        path = options.model
+        if path.is_dir() or _is_run_model(path):
+            return _load_run(options, path)
+        return _load_checkpoint(options, path)
+
+
+def _is_run_model(path: Path) -> bool:
+    contents = read_checkpoint(path)
+    if not isinstance(contents, Mapping):
+        return False
+    if RUN_CHECKPOINT_KEY in contents:
+        raise UserError(
+            f"'{path}' is what a run is resumed from, not its selected model: name the run's "
+            "folder or its model.safetensors."
+        )
+    metadata = contents.get(METADATA_KEY)
+    stated = metadata.get(RUN_METADATA_KEY, "{}") if isinstance(metadata, Mapping) else "{}"
+    return '"classes"' in stated
+
+
+def _load_run(options: argparse.Namespace, path: Path) -> Subject:
+    for option in ("encoder", "normalisation", "transforms", "image_size"):
+        if getattr(options, option) is not None:
+            reason = " and its model normalises already" if option == "normalisation" else ""
+            raise UserError(
+                f"--{option.replace('_', '-')} is given for {path}: a run states it{reason}; "
+                "leave it out."
+            )
+    model, known = load_model(path)
+    folder = path if path.is_dir() else path.parent
+    config = _read_json(folder / "config.json").get("config", {})
+    result = _read_json(folder / "result.json")
+    dataset = options.dataset or known["dataset"]
+    same = dataset == known["dataset"]
+    if same and "targets" in known:
+        raise UserError(
+            f"{path} was trained on {dataset} without the domains {', '.join(known['targets'])}: "
+            "its test split holds images that the model was trained on; name another --dataset."
+        )
+    data_dir = options.data_dir or (config.get("data_dir") if same else None)
+    facts = {
+        **{key: value for key, value in known.items() if key != "classes"},
+        "selection": result.get("selection", "unknown"),
+    }
+    return _subject(
+        path.resolve().name if path.is_dir() else path.resolve().parent.name,
+        "run", path, model,
+        (dataset, data_dir, known["transforms"], known["image_size"]),
+        facts, classes=known["classes"], config=config if same else {},
+    )  # fmt: skip
+
+
+def _load_checkpoint(options: argparse.Namespace, path: Path) -> Subject:
+    missing = [
+        f"--{name}"
+        for name in ("encoder", "dataset", "normalisation")
+        if getattr(options, name) is None
+    ]
+    if missing:
+        raise UserError(
+            f"'{path}' is no run of this package and does not say what it is: give "
+            f"{', '.join(missing)} as well."
+        )
+    encoder = build_encoder(options.encoder)
+    tensors = _classifier_tensors(path, classifier_name(encoder))
+    stored = sorted(
+        {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()}
+    )
+    name = classifier_name(encoder)
+    weight = tensors.pop(f"{name}.weight")
+    bias = tensors.pop(f"{name}.bias", torch.zeros(len(weight)))
+    _check_fit(path, options.encoder, encoder, tensors, weight)
+    classifier = nn.Linear(weight.shape[1], weight.shape[0])
+    classifier.load_state_dict({"weight": weight, "bias": bias})
+    encoder.load_state_dict(tensors)
+    model = nn.Sequential(ImageEncoder(encoder, NORMALISATIONS[options.normalisation]), classifier)
+    facts = {
+        "encoder": options.encoder,
+        "normalisation": options.normalisation,
+        "stored_as": ", ".join(stored),
+        "selection": "unknown",
+    }
+    return _subject(path.stem, "checkpoint", path, model, _named_data(options), facts)
+
+
+def _classifier_tensors(path: Path, head: str) -> dict[str, Tensor]:
+    contents = read_checkpoint(path)
+    for section in _SECTIONS:
+        held = contents.get(section) if section and isinstance(contents, Mapping) else contents
+        if not isinstance(held, Mapping):
+            continue
+        tensors = {
+            str(key).removeprefix("module."): value
+            for key, value in held.items()
+            if isinstance(value, Tensor)
+        }
+        if f"{head}.weight" in tensors:
+            return tensors
+    raise UserError(
+        f"'{path}' holds no classifier '{head}.weight': expected a fine-tuned model of the "
+        "encoder's library, not a self-supervised encoder; fine-tune it first."
+    )
+
+
+def _check_fit(
+    path: Path, name: str, encoder: nn.Module, tensors: dict[str, Tensor], weight: Tensor
+) -> None:
+    own = encoder.state_dict()
+    missing = [key for key in own if key not in tensors]
+    foreign = [key for key in tensors if key not in own]
+    reshaped = [key for key in own if key in tensors and own[key].shape != tensors[key].shape]
+    for fault, keys in (("lacks", missing), ("has besides", foreign), ("reshapes", reshaped)):
+        if keys:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise UserError(
+                f"'{path}' does not fit the encoder {name}: it {fault} {keys[0]}{more}; name the "
+                "--encoder that it was trained with."
+            )
+    if weight.ndim != 2 or weight.shape[1] != feature_dim(encoder):
+        raise UserError(
+            f"The classifier in '{path}' has the shape {tuple(weight.shape)}: expected (classes, "
+            f"{feature_dim(encoder)}) for {name}."
+        )
+
+
+def _load_module(options: argparse.Namespace) -> Subject:
+    for option in ("dataset", "image_size"):
+        if getattr(options, option) is None:
+            raise UserError(
+                f"--{option.replace('_', '-')} is missing: --module needs --dataset NAME and "
+                "--image-size PX, which a Python function does not state."
+            )
+    if options.encoder is not None:
+        raise UserError("--encoder is given with --module, whose function builds the whole model.")
+    file, _, function = str(options.module).rpartition(":")
+    model = build_module(Path(file), function, options.module)
+    if options.normalisation not in (None, "none"):
+        layer = normalising_layer(model)
+        if layer is not None:
+            raise UserError(
+                f"--normalisation {options.normalisation} is given and the model of "
+                f"{options.module} normalises already ({layer}): leave it out, or images are "
+                "normalised twice."
+            )
+        model = nn.Sequential(
+            ImageEncoder(nn.Identity(), NORMALISATIONS[options.normalisation]), model
+        )
+    facts = {
+        "normalisation": options.normalisation or "the model's own",
+        # What the function computes is not in its weights alone.
+        "code": hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16],
+        "selection": "unknown",
+    }
+    return _subject(
+        f"{Path(file).stem}-{function}",
+        "module",
+        options.module,
+        model,
+        _named_data(options),
+        facts,
+    )
+
+
+def _named_data(options: argparse.Namespace) -> tuple[str, Path | None, str, int]:
+    recipe = options.transforms or default_recipe(options.dataset)
+    return options.dataset, options.data_dir, recipe, options.image_size or RECIPES[recipe][1]
+
+
+def _subject(
+    name: str,
+    kind: str,
+    source: object,
+    model: nn.Module,
+    data: tuple[str, Any, str, int],
+    facts: dict[str, Any],
+    *,
+    classes: list[str] | None = None,
+    config: dict[str, Any] | None = None,
+) -> Subject:
+    dataset, data_dir, recipe, image_size = data
+    model = model.float().eval().requires_grad_(False)
+    facts = {"name": name, "kind": kind, "source": str(source), **facts}
+    facts["weights"] = fingerprint(model)
+    folder = None if data_dir is None else str(data_dir)
+    return Subject(name, model, dataset, folder, recipe, image_size, classes, config or {}, facts)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return the first 16 digits of the SHA-256 of a model's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@torch.no_grad()
+def check_output(model: nn.Module, num_classes: int, size: tuple[int, int]) -> None:
+    """Check a model's logits of two grey images (2, 3, h, w), on the CPU.
+
+    Raises:
+        UserError: it fails on them, or returns something else than finite logits (2, K).
+    """
+    images = torch.full((2, 3, *size), 0.5)
+    try:
+        logits = model(images)
+    # A model may fail in any way, and whatever it is, it cannot be evaluated.
+    except Exception as error:
+        raise UserError(
+            f"The model fails on images {tuple(images.shape)} with {type(error).__name__} "
+            f"({first_line(error)}): check --image-size and the model."
+        ) from error
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
+        raise UserError(f"The model returns {shape} for 2 images: expected logits (2, classes).")
+    if logits.shape[1] != num_classes:
+        raise UserError(
+            f"The model has {logits.shape[1]} classes and the data set has {num_classes}: expected "
+            "a model of the data set's classes; name its own with --dataset."
+        )
+    if not bool(logits.isfinite().all()):
+        raise UserError("The model's logits of a grey image are not finite: check its weights.")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}

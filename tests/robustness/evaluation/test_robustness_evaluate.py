@@ -1,0 +1,196 @@
+"""`core-tuning robust evaluate`: its rows, its files, and going on after it was stopped."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from core_tuning.cli import main
+from core_tuning.data import build_transforms, load_splits
+from core_tuning.robustness import evaluation_rows, masking, protocols
+from core_tuning.robustness.auto_attack import run_attack
+from core_tuning.robustness.evaluation_view import EvaluationView
+from core_tuning.robustness.measure import survivors
+from core_tuning.robustness.protocols import PROTOCOLS
+from core_tuning.training.exported import load_model
+
+STATED = {
+    "attack", "title", "norm", "eps", "eps_text", "space", "input_size", "native_size",
+    "largest_l2", "largest_l2_native", "n", "correct", "robust", "low", "high", "clean_correct",
+    "split", "selection", "seed", "precision", "versions", "zero_gradients", "batch_size",
+}  # fmt: skip
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_rows_state_everything_and_count_right(evaluate, run, capsys):
+    report = evaluate("--n", "12", "--seed", 3, attacks=("fgsm", "pgd10"))
+    out = capsys.readouterr().out
+    rows = report["rows"]
+    assert [(row["attack"], row["norm"], row["eps_text"]) for row in rows] == [
+        ("fgsm", "l2", "0.3"), ("pgd10", "l2", "0.3"),
+        ("fgsm", "linf", "2/255"), ("pgd10", "linf", "2/255"),
+    ]  # fmt: skip
+    for row in rows:
+        assert row.keys() >= STATED
+        assert (row["n"], row["precision"], row["seed"]) == (12, "float32", 3)
+        assert (row["input_size"], row["native_size"]) == ("16x16", "20x20")
+        assert row["selection"] == "best validation top-1" and row["split"] == "test"
+        assert f"{row['correct']}/12" in out and row["title"] in out
+    assert rows[0]["largest_l2_native"] == pytest.approx(0.3 * 20 / 16)
+    assert report["environment"]["torchattacks"] == "3.5.1"
+    assert lines(run / "robustness" / "rows.jsonl") == rows
+    assert (run / "robustness" / "report.md").exists()
+
+    # Counted again, without the command.
+    model, facts = load_model(run)
+    images = load_splits("folder", run.parent / "data").test
+    transform = build_transforms(facts["transforms"], facts["image_size"]).evaluate
+    chosen = report["data"]["indices"]
+    tensors = torch.stack([transform(images.image(index)) for index in chosen])
+    labels = torch.tensor([images.labels[index] for index in chosen])
+    with torch.no_grad():
+        assert report["clean"]["correct"] == int((model(tensors).argmax(1) == labels).sum())
+    for row in rows:
+        robust = survivors(
+            model, EvaluationView(model), tensors, labels, PROTOCOLS[row["attack"]], row["norm"],
+            row["eps"], seed=3, batch_size=5,
+        )  # fmt: skip
+        assert row["correct"] == int(robust.sum())
+
+
+def test_native_space_attacks_the_images_own_pixels(evaluate, tmp_path):
+    report = evaluate("--attack-space", "native", output=tmp_path / "native")
+    row, clean = report["rows"][0], report["clean"]
+    assert (row["space"], row["native_size"], row["largest_l2_native"]) == ("native", "20x20", 0.3)
+    assert report["rows"][1]["largest_l2"] == pytest.approx(2 / 255 * np.sqrt(3 * 20 * 20))
+    assert clean["space"] == "native" and clean["usual"]["n"] == clean["n"] == 18
+    assert "PIL" in clean["note"]
+
+
+def test_the_validation_split_comes_with_a_warning(evaluate, capsys):
+    report = evaluate("--split", "validation", "--linf")
+    assert "too good" in report["data"]["warnings"][0]
+    assert "warning: The run's model may have been selected" in capsys.readouterr().out
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("batches", [1, 3, 6])
+def test_a_killed_evaluation_goes_on_as_if_nothing_had_happened(
+    evaluate, run, monkeypatch, tmp_path, batches
+):
+    """The options differ in what may: rows that are there are not measured again."""
+    whole = evaluate(attacks=("pgd10", "fgsm"), output=tmp_path / "whole")
+    left, settle = [batches], evaluation_rows.Bar.settle
+
+    def stop(self, images, stage):
+        settle(self, images, stage)
+        left[0] -= bool(images)
+        if left[0] == 0:
+            raise Killed
+
+    monkeypatch.setattr(evaluation_rows.Bar, "settle", stop)
+    with pytest.raises(Killed):
+        evaluate(attacks=("pgd10", "fgsm"))
+    monkeypatch.setattr(evaluation_rows.Bar, "settle", settle)
+    path = run / "robustness" / "rows.jsonl"
+    with path.open("a") as file:
+        file.write('{"attack": "pgd10", "no')  # what a kill within the write leaves
+    report = evaluate("--resume", attacks=("pgd10", "fgsm"))
+    assert not (run / "robustness" / ".row.json").exists()
+    assert lines(path) == report["rows"]
+    for row in [*report["rows"], *whole["rows"]]:
+        del row["seconds"]
+    assert report["rows"] == whole["rows"]
+
+
+def test_attacks_can_be_added_to_a_finished_evaluation(evaluate, run, kit, capsys):
+    evaluate()
+    before = lines(run / "robustness" / "rows.jsonl")
+    report = evaluate("--resume", attacks=("pgd10", "fgsm"))
+    assert report["rows"][:2] == before
+    assert [row["attack"] for row in report["rows"]] == ["pgd10", "pgd10", "fgsm", "fgsm"]
+    again = ("robust", "evaluate", run, "--resume", "--workers", 0, "--batch-size", 6)
+    assert "batch_size = 5, not 6" in kit.refused(capsys, *again)
+
+
+def test_a_run_made_again_is_another(evaluate, run, kit, capsys):
+    evaluate()
+    other = kit.write_run(run.parent / "other", run.parent / "data", classes=("ant", "bee"), seed=0)
+    contents = bytearray((other / "model.safetensors").read_bytes())
+    contents[-3] ^= 1
+    (run / "model.safetensors").write_bytes(contents)
+    again = ("robust", "evaluate", run, "--resume", "--workers", 0, "--batch-size", 5)
+    assert "weights = " in kit.refused(capsys, *again)
+
+
+def test_few_classes_and_few_queries(evaluate, monkeypatch, capsys):
+    """AutoAttack on a model of two classes says what it runs instead, in the row too."""
+
+    def quick(name, *arguments, queries):
+        return run_attack("square", *arguments, queries=2)
+
+    monkeypatch.setattr(protocols, "run_attack", quick)
+    report = evaluate("--n", 4, "--square-queries", 2, "--linf", attacks=("square", "autoattack"))
+    square, automatic = report["rows"]
+    assert square["title"] == "Square, 2 queries"
+    assert automatic["title"] == "AutoAttack (not standard)"
+    assert "the model has 2" in automatic["notes"][0]
+    assert [name for name, _ in automatic["after"]] == ["apgd-ce", "fab-t", "square"]
+    assert "were run instead" in capsys.readouterr().out
+
+
+def test_masking_checks_of_each_norm_are_kept(evaluate, run, monkeypatch):
+    called = []
+
+    def check(model, images, labels, norm, eps, *, seed, batch_size, on_progress):
+        called.append((norm, eps, tuple(images.shape), images.dtype))
+        assert model(images).shape == (len(labels), 2)
+        return [masking.Check("monotone", "Title", norm == "l2", "found", "wanted", [[0, 1.0]])]
+
+    monkeypatch.setattr(masking, "check_masking", check)
+    arguments = ["robust", "evaluate", str(run), "--attacks", "fgsm", "--l2", "0.1", "0.3"]
+    arguments += ["--linf", "2/255", "--workers", "0", "--n", "7"]
+    assert main(arguments) == 0
+    assert called == [
+        ("l2", 0.3, (7, 3, 16, 16), torch.float32), ("linf", 2 / 255, (7, 3, 16, 16), torch.float32)
+    ]  # fmt: skip
+    assert main([*arguments, "--resume"]) == 0
+    assert len(called) == 2
+    report = json.loads((run / "robustness" / "report.json").read_text())
+    assert [line["norm"] for line in report["masking"]] == ["l2", "linf"]
+    assert [len(line["checks"]) for line in report["masking"]] == [2, 2]
+
+
+def test_a_module(run, tmp_path, evaluate, kit, capsys):
+    (tmp_path / "own.py").write_text(
+        "import torch\n"
+        "def build():\n"
+        "    torch.manual_seed(1)\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64, 2))\n"
+    )
+    subject = ("--module", f"{tmp_path / 'own.py'}:build", "--dataset", "folder")
+    subject += ("--data-dir", run.parent / "data", "--image-size", 8, "--transforms", "small")
+    report = evaluate(subject=subject, output=tmp_path / "out")
+    assert report["subject"]["kind"] == "module" and report["rows"][0]["input_size"] == "8x8"
+    assert report["rows"][0]["selection"] == "unknown"
+    with (tmp_path / "own.py").open("a") as file:
+        file.write("# another\n")
+    again = ("robust", "evaluate", *subject, "--resume", "--output", tmp_path / "out")
+    assert "code = " in kit.refused(capsys, *again, "--batch-size", 5, "--workers", 0)
+
+
+def test_the_global_random_state_and_the_run_are_left_alone(evaluate, run, tmp_path):
+    files = {path: path.read_bytes() for path in run.iterdir()}
+    before = torch.get_rng_state()
+    evaluate(attacks=("pgd10", "fgsm"), output=tmp_path / "out")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {path: path.read_bytes() for path in run.iterdir()} == files

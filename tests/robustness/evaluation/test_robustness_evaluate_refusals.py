@@ -1,0 +1,142 @@
+"""Mistakes on the command line: one sentence and exit code 2, and nothing written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from core_tuning.robustness import attacks, auto_attack
+from core_tuning.robustness.evaluate_options import PAPER_EPS, parse
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--l2", "-0.5"), "eps is -0.5"),
+        (("--linf", "8/0"), "eps is '8/0'"),
+        (("--linf", "-8/255"), "eps is -8/255"),
+        (("--linf", "8"), "larger than the range"),
+        (("--l2", "28"), "at most 27.71 apart"),
+        (("--l2", "0"), "allows no change"),
+        (("--l2", "--linf"), "No eps is left"),
+        (("--norm", "l3"), "did you mean 'l2'?"),
+        (("--norm", "l2", "--linf", "0.1"), "leaves that norm out"),
+        (("--attacks", "autoatack"), "did you mean 'autoattack'?"),
+        (("--n", "19"), "--n is 19 and the split has 18 images"),
+        (("--n", "0"), "--n is '0'"),
+        (("--n", "some"), "--n is 'some'"),
+        (("--batch-size", "0"), "--batch-size is 0"),
+        (("--workers", "-1"), "--workers is -1"),
+        (("--seed", "-1"), "--seed is -1"),
+        (("--square-queries", "0"), "--square-queries is 0"),
+        (("--split", "train"), "--split"),
+        (("--resume", "--overwrite"), "choose one of them"),
+        (("--normalisation", "imagenet"), "normalises already"),
+        (("--module", "my.py:f"), "Both a model file and --module are given"),
+        (("--data-dir", "gone"), "gone"),
+        (("--dataset", "cifra10"), "did you mean 'cifar10'?"),
+    ],
+)
+def test_options(kit, run, capsys, options, said):
+    before = sorted(run.iterdir())
+    assert said in kit.refused(capsys, "robust", "evaluate", run, "--workers", 0, *options)
+    assert sorted(run.iterdir()) == before
+
+
+def test_no_model_or_none_there(kit, tmp_path, capsys):
+    assert "No model is given" in kit.refused(capsys, "robust", "evaluate")
+    gone = tmp_path / "gone"
+    assert "does not exist" in kit.refused(capsys, "robust", "evaluate", gone)
+    (tmp_path / "notes.txt").write_text("hello")
+    error = kit.refused(capsys, "robust", "evaluate", tmp_path / "notes.txt")
+    assert "not a PyTorch checkpoint" in error
+    torch.save({"fc.weight": torch.zeros(3, 3)}, tmp_path / "c.pth")
+    error = kit.refused(capsys, "robust", "evaluate", tmp_path / "c.pth")
+    assert "--encoder, --dataset, --normalisation" in error
+
+
+def test_other_classes(kit, run, capsys, write_folder, tmp_path):
+    other = write_folder(tmp_path / "other", {"train": 2, "val": 2}, classes=("ant", "wasp"))
+    error = kit.refused(capsys, "robust", "evaluate", run, "--workers", 0, "--data-dir", other)
+    assert "are not the model's" in error
+
+
+def test_a_module_of_another_number_of_classes(kit, run, capsys, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n"
+        "def build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, 7))\n"
+    )
+    error = kit.refused(
+        capsys, "robust", "evaluate", "--module", f"{tmp_path / 'own.py'}:build", "--dataset",
+        "folder", "--data-dir", run.parent / "data", "--image-size", 8, "--workers", 0,
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert "The model has 7 classes and the data set has 2" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_are_not_free(kit, run, evaluate, capsys):
+    evaluate()
+    evaluation = ("robust", "evaluate", run, "--workers", 0)
+    assert "--resume" in kit.refused(capsys, *evaluation)
+    # --overwrite must not cost somebody a run.
+    error = kit.refused(capsys, *evaluation, "--output", run, "--overwrite")
+    assert "holds a run, not an evaluation" in error
+    data = run.parent / "data"
+    assert "is not a run's" in kit.refused(capsys, *evaluation, "--output", data, "--overwrite")
+    assert "seed = 0, not 1" in kit.refused(
+        capsys, *evaluation, "--resume", "--seed", 1, "--batch-size", 5
+    )
+    assert (run / "model.safetensors").exists()
+
+
+def test_missing_packages_name_the_extra(kit, run, capsys, monkeypatch):
+    monkeypatch.setattr(auto_attack.importlib.util, "find_spec", lambda name: None)
+    evaluation = ("robust", "evaluate", run, "--workers", 0)
+    assert "pip install 'core-tuning[robustness]'" in kit.refused(capsys, *evaluation)
+
+    def missing(name):
+        raise attacks.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(attacks.importlib.metadata, "version", missing)
+    error = kit.refused(capsys, *evaluation)
+    assert "torchattacks" in error and "pip install 'core-tuning[robustness]'" in error
+
+
+def test_images_too_small_for_square(kit, run, capsys, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n"
+        "def build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(48, 2))\n"
+    )
+    error = kit.refused(
+        capsys, "robust", "evaluate", "--module", f"{tmp_path / 'own.py'}:build", "--dataset",
+        "folder", "--data-dir", run.parent / "data", "--image-size", 4, "--workers", 0,
+        "--transforms", "small", "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert "leave autoattack and square out of --attacks" in error
+
+
+def test_defaults_are_table_9s(run):
+    options = parse([str(run)])
+    expected = [("l2", 0.5), ("l2", 1.5), ("l2", 2.5)]
+    expected += [("linf", 2 / 255), ("linf", 4 / 255), ("linf", 8 / 255)]
+    assert options.budgets == expected and tuple(PAPER_EPS) == ("l2", "linf")
+    assert parse([str(run), "--linf"]).budgets == expected[:3]
+    assert parse([str(run), "--norm", "linf"]).budgets == expected[3:]
+    assert parse([str(run), "--l2", "1", "1.0", "--linf"]).budgets == [("l2", 1.0)]
+
+
+def test_help_does_not_wait_for_torch():
+    program = (
+        "import sys\nfrom core_tuning.cli import main\n"
+        "try:\n    main(['robust', 'evaluate', '--help'])\n"
+        "except SystemExit:\n    pass\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "--attack-space" in done.stdout and done.stdout.rstrip().endswith("False")

@@ -1,0 +1,213 @@
+"""Counting: intervals, who is attacked by what, seeds, and going on after a kill."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from core_tuning.errors import UserError
+from core_tuning.robustness.evaluation_view import EvaluationView
+from core_tuning.robustness.measure import (
+    SavedState,
+    accuracy,
+    as_float,
+    measure,
+    strict_float32,
+    survivors,
+    wilson,
+)
+from core_tuning.robustness.protocols import PROTOCOLS, Protocol, Stage
+
+SHARED = {"seed": 0, "batch_size": 4}
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (7, 10), (523, 1000), (1, 1)])
+def test_wilson_agrees_with_scipy(correct, n):
+    expected = stats.binomtest(correct, n).proportion_ci(method="wilson")
+    assert wilson(correct, n) == pytest.approx((100 * expected.low, 100 * expected.high), abs=1e-9)
+    assert accuracy(correct, n).percent == pytest.approx(100 * correct / n)
+
+
+class FirstPixel(nn.Module):
+    """Class 1 where the first pixel of red is above 0.5, else class 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        red = self.scale * images[:, 0, 0, 0]
+        return torch.stack([0.5 - red, red - 0.5], dim=1)
+
+
+class Recorder:
+    """Sets the first pixel of those images to 0 whose second pixel is below a threshold."""
+
+    def __init__(self, threshold):
+        self.threshold = threshold
+        self.calls = []
+
+    def __call__(self, view, images, labels, norm, eps, seed):
+        self.calls.append((len(images), seed))
+        changed = images.clone()
+        changed[images[:, 0, 0, 1] < self.threshold, 0, 0, 0] = 0.0
+        return changed
+
+
+def ramp(n=10):
+    """All of class 1; the second pixel grows from 0 to 0.9."""
+    images = torch.full((n, 3, 2, 2), 1.0)
+    images[:, 0, 0, 1] = torch.arange(n) / n
+    return images, torch.ones(n, dtype=torch.int64)
+
+
+def staged(*thresholds):
+    attacks = [Recorder(threshold) for threshold in thresholds]
+    stages = tuple(Stage(f"stage {i}", attack, 1) for i, attack in enumerate(attacks))
+    return attacks, Protocol("staged", "Staged", attacks[0], stages)
+
+
+def test_later_stages_attack_only_what_is_still_right():
+    images, labels = ramp()
+    labels[9] = 0  # wrong without an attack: not robust, and not attacked
+    attacks, protocol = staged(0.35, 0.65)
+    done = []
+    found = measure(
+        FirstPixel(), FirstPixel(), images, labels, protocol, "linf", 1.0, **SHARED,
+        on_batch=lambda count, stage: done.append((count, stage.name)),
+    )  # fmt: skip
+    assert [size for size, _ in attacks[0].calls] == [4, 4, 1]
+    assert [size for size, _ in attacks[1].calls] == [4, 1]
+    assert found.robust.tolist() == [False] * 7 + [True] * 2 + [False]
+    assert found.after == [("stage 0", 5), ("stage 1", 2)]
+    for name in ("stage 0", "stage 1"):
+        assert sum(count for count, stage in done if stage == name) == len(images)
+
+
+def test_every_batch_and_stage_has_a_seed_of_its_own():
+    attacks, protocol = staged(0.1, 0.1)
+    robust = survivors(FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 1.0, **SHARED)
+    seeds = [seed for attack in attacks for _, seed in attack.calls]
+    assert len(set(seeds)) == len(seeds) == 6
+    again, protocol = staged(0.1, 0.1)
+    survivors(FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 1.0, **SHARED)
+    assert [seed for attack in again for _, seed in attack.calls] == seeds
+    assert int(robust.sum()) == 9
+
+
+def test_the_model_itself_judges():
+    """A view that takes everything for fooled changes nothing."""
+
+    def keep(view, images, labels, norm, eps, seed):
+        return images
+
+    protocol = Protocol("keep", "Keep", keep)
+    images, labels = ramp()
+    wrong_view = lambda x: -FirstPixel()(x)  # noqa: E731
+    assert survivors(FirstPixel(), wrong_view, images, labels, protocol, "l2", 1, **SHARED).all()
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("after", range(1, 7))
+def test_going_on_after_a_kill_repeats_nothing(tmp_path, after):
+    whole, protocol = staged(0.35, 0.65)
+    expected = measure(FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 1.0, **SHARED)
+    wanted = [call for attack in whole for call in attack.calls]
+    attacks, protocol = staged(0.35, 0.65)
+    saved = SavedState(tmp_path / "state.json")
+
+    def stop(count, stage):
+        if sum(len(attack.calls) for attack in attacks) >= after:
+            raise Killed
+
+    arguments = (FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 1.0)
+    with contextlib.suppress(Killed):
+        measure(*arguments, **SHARED, saved=saved, on_batch=stop)
+    found = measure(*arguments, **SHARED, saved=saved)
+    assert [call for attack in attacks for call in attack.calls] == wanted
+    assert torch.equal(found.robust, expected.robust) and found.after == expected.after
+
+
+def test_bytes_are_what_the_transforms_make_of_them():
+    images = torch.arange(192, dtype=torch.uint8).view(1, 3, 8, 8)
+    assert as_float(images).dtype == torch.float32
+    torch.testing.assert_close(as_float(images), images / 255)
+
+
+@pytest.mark.parametrize("shift", [-0.1, 0.2, float("nan")])
+def test_images_outside_the_range_are_refused(shift):
+    images, labels = ramp()
+    with pytest.raises(UserError, match=r"expected float32 in \[0, 1\]"):
+        survivors(
+            FirstPixel(), FirstPixel(), images + shift, labels, PROTOCOLS["fgsm"], "l2", 1, **SHARED
+        )
+
+
+@pytest.mark.parametrize("change", [0.3, float("nan")])
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_an_attack_that_leaves_the_ball_is_not_believed(norm, change):
+    protocol = Protocol("far", "Far", lambda view, images, *_: images - change)
+    with pytest.raises(RuntimeError, match="figures would be wrong"):
+        survivors(FirstPixel(), FirstPixel(), *ramp(), protocol, norm, 0.2, **SHARED)
+
+
+@pytest.mark.parametrize("change", [0.1, -0.1])
+def test_an_attack_that_leaves_the_range_is_not_believed(change):
+    protocol = Protocol("out", "Out", lambda view, images, *_: images + change)
+    with pytest.raises(RuntimeError, match=r"in \[0, 1\] was allowed"):
+        survivors(FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 0.2, **SHARED)
+
+
+def test_zero_gradients_are_counted(tiny, kit):
+    images, labels = kit.coloured(8, 4)
+    shares = {}
+    for scale in (1.0, 1e6):
+        model = nn.Sequential(tiny.model, Scale(scale)).eval()
+        found = measure(
+            model, EvaluationView(model), images, labels, PROTOCOLS["fgsm"], "linf", 0.01, **SHARED
+        )
+        shares[scale] = found.zero_gradients
+    assert shares[1.0] == 0.0 and shares[1e6] > 0.5
+
+
+def test_a_cut_graph_counts_as_zero_gradients(tiny, kit):
+    model = nn.Sequential(Detach(), tiny.model).eval()
+    for name in ("fgsm", "pgd10"):
+        found = measure(
+            model, EvaluationView(model), *kit.coloured(8, 4), PROTOCOLS[name], "linf", 0.01,
+            **SHARED,
+        )  # fmt: skip
+        assert found.zero_gradients == 1.0
+
+
+class Scale(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, logits):
+        return self.factor * logits
+
+
+class Detach(nn.Module):
+    def forward(self, images):
+        return images.detach()
+
+
+def test_strict_float32_ends_autocast_and_is_undone():
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    weight = torch.rand(4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (weight @ weight).dtype == torch.bfloat16
+        with strict_float32(torch.device("cpu")):
+            assert (weight @ weight).dtype == torch.float32
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before

@@ -1,0 +1,254 @@
+"""Models from runs, checkpoints and Python files, and what is refused of them."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import nn
+
+from core_tuning.encoders import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder, build_encoder
+from core_tuning.errors import UserError
+from core_tuning.robustness.subject import check_output, fingerprint, load_subject
+from core_tuning.robustness.user_module import normalising_layer
+
+
+def options(model=None, **given):
+    names = (
+        "module", "encoder", "normalisation", "image_size", "transforms", "dataset", "data_dir",
+    )  # fmt: skip
+    return argparse.Namespace(model=model, **{**dict.fromkeys(names), **given})
+
+
+def named(path, **given):
+    stated = {"encoder": "resnet18", "dataset": "cifar10", "normalisation": "imagenet"}
+    return options(path, **{**stated, **given})
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torchvision.models.resnet18(num_classes=10).eval()
+
+
+def test_a_run(kit, tmp_path):
+    run = kit.write_run(tmp_path / "run", "there", method="at_core")
+    by_folder, by_file = (load_subject(options(p)) for p in (run, run / "model.safetensors"))
+    assert by_folder.name == by_file.name == "run"
+    assert by_folder.facts["kind"] == "run" and by_folder.facts["method"] == "at_core"
+    assert by_folder.facts["selection"] == "best validation top-1"
+    assert by_folder.facts["weights"] == by_file.facts["weights"]
+    assert (by_folder.dataset, by_folder.data_dir) == ("folder", "there")
+    assert not any(parameter.requires_grad for parameter in by_folder.model.parameters())
+
+
+def test_a_domain_generalisation_run_has_trained_on_the_test_split(kit, tmp_path):
+    run = kit.write_run(tmp_path / "run", "there", targets=["emoji"])
+    with pytest.raises(UserError, match="the model was trained on"):
+        load_subject(options(run))
+
+
+@pytest.mark.parametrize("option", ["encoder", "normalisation", "transforms", "image_size"])
+def test_a_run_states_it_itself(kit, tmp_path, option):
+    run = kit.write_run(tmp_path / "run", "there")
+    with pytest.raises(UserError, match="a run states it"):
+        load_subject(options(run, **{option: "imagenet"}))
+
+
+@pytest.mark.parametrize("layout", ["plain", "module.", "state_dict", "safetensors", "half"])
+def test_checkpoints_equal_torchvisions_model(tmp_path, resnet, layout):
+    state, path = resnet.state_dict(), tmp_path / "model.pth"
+    if layout == "safetensors":
+        path = tmp_path / "other.safetensors"
+        save_file(state, path)
+    elif layout == "half":
+        half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        torch.save(half, path)
+    elif layout == "state_dict":
+        torch.save({"state_dict": state, "epoch": 3}, path)
+    else:
+        prefix = "module." if layout == "module." else ""
+        torch.save({prefix + key: value for key, value in state.items()}, path)
+    subject = load_subject(named(path))
+    assert {parameter.dtype for parameter in subject.model.parameters()} == {torch.float32}
+    assert subject.facts["stored_as"] == ("float16" if layout == "half" else "float32")
+    images = torch.rand(2, 3, 64, 64)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.no_grad():
+        expected = resnet((images - mean) / std)
+        tolerance = 0.02 if layout == "half" else 1e-5
+        torch.testing.assert_close(subject.model(images), expected, atol=tolerance, rtol=0)
+        none = load_subject(named(path, normalisation="none")).model(images)
+        torch.testing.assert_close(none, resnet(images), atol=tolerance, rtol=0)
+
+
+def test_a_checkpoint_of_timm(tmp_path):
+    import timm
+
+    with torch.random.fork_rng():
+        model = timm.create_model("resnet10t", num_classes=5).eval()
+    torch.save(model.state_dict(), tmp_path / "timm.pth")
+    given = named(tmp_path / "timm.pth", encoder="timm:resnet10t", normalisation="none")
+    subject = load_subject(given)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(subject.model(images), model(images), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("missing", ["encoder", "dataset", "normalisation"])
+def test_a_checkpoint_must_be_described(tmp_path, resnet, missing):
+    torch.save(resnet.state_dict(), tmp_path / "model.pth")
+    with pytest.raises(UserError, match=f"give --{missing} as well"):
+        load_subject(named(tmp_path / "model.pth", **{missing: None}))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "change", "said"),
+    [
+        ("resnet34", {}, "does not fit the encoder resnet34: it lacks layer1.2"),
+        ("resnet18", {"layer9.weight": torch.ones(1)}, "has besides layer9.weight"),
+        ("resnet18", {"conv1.weight": torch.ones(64, 3, 3, 3)}, "reshapes conv1.weight"),
+        ("resnet18", {"fc.weight": torch.ones(10, 7)}, "expected \\(classes, 512\\)"),
+        ("timm:resnet10t", {}, "does not fit"),
+        ("timm:vit_tiny_patch16_224", {}, "no classifier 'head.weight'"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit(tmp_path, resnet, encoder, change, said):
+    torch.save({**resnet.state_dict(), **change}, tmp_path / "model.pth")
+    with pytest.raises(UserError, match=said):
+        load_subject(named(tmp_path / "model.pth", encoder=encoder))
+
+
+MODULE = """
+import torch
+from helper import Layer  # beside it
+def good():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3)).double().train()
+def bad():
+    raise RuntimeError("no weights here")
+def number():
+    return 3
+constant = 4
+"""
+
+
+@pytest.fixture
+def module(tmp_path):
+    (tmp_path / "my.py").write_text(MODULE)
+    (tmp_path / "helper.py").write_text("Layer = None\n")
+    return lambda function, **given: options(
+        module=f"{tmp_path / 'my.py'}:{function}", dataset="cifar10", image_size=4, **given
+    )
+
+
+def test_a_module(module):
+    subject = load_subject(module("good"))
+    assert subject.model(torch.rand(2, 3, 4, 4)).dtype == torch.float32
+    assert not subject.model.training and subject.name == "my-good"
+    shifted = load_subject(module("good", normalisation="imagenet")).model
+    assert isinstance(shifted[0], ImageEncoder)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("bad", r"raised RuntimeError \(no weights here\)"),
+        ("number", "returned a int"),
+        ("absent", "has no function 'absent'"),
+        ("constant", "has no function 'constant'"),
+    ],
+)
+def test_a_module_that_builds_no_model(module, function, said):
+    with pytest.raises(UserError, match=said):
+        load_subject(module(function))
+
+
+def test_a_module_file_that_is_missing_or_broken(tmp_path):
+    given = {"dataset": "cifar10", "image_size": 4}
+    with pytest.raises(UserError, match="there is no file"):
+        load_subject(options(module=str(tmp_path / "gone.py:f"), **given))
+    (tmp_path / "broken.py").write_text("def f(:\n")
+    with pytest.raises(UserError, match="raised SyntaxError"):
+        load_subject(options(module=str(tmp_path / "broken.py:f"), **given))
+
+
+class Normalize(nn.Module):
+    def forward(self, images):
+        return (images - 0.5) / 0.25
+
+
+class Standardise(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mu", torch.tensor([0.4, 0.4, 0.4]))
+        self.register_buffer("sigma", torch.tensor([0.2, 0.2, 0.2]))
+
+
+@pytest.mark.parametrize(
+    ("layer", "found"),
+    [
+        (Normalize(), True),
+        (Standardise(), True),
+        (torchvision.transforms.v2.Normalize([0.5] * 3, [0.2] * 3), True),
+        (ImageEncoder(nn.Identity()), True),
+        (nn.LayerNorm(3), False),
+        (nn.BatchNorm2d(3), False),
+        (build_encoder("small_resnet"), False),
+    ],
+)
+def test_normalising_layers(layer, found):
+    model = nn.Sequential(nn.Identity(), layer) if isinstance(layer, nn.Module) else layer
+    assert (normalising_layer(model) is not None) == found
+
+
+def test_normalising_twice_is_refused(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from core_tuning.encoders import ImageEncoder, build_encoder\n"
+        "def f():\n    return ImageEncoder(build_encoder('small_resnet'))\n"
+    )
+    given = {"dataset": "cifar10", "image_size": 4, "module": f"{tmp_path / 'own.py'}:f"}
+    assert load_subject(options(**given)).facts["normalisation"] == "the model's own"
+    with pytest.raises(UserError, match="normalised twice"):
+        load_subject(options(**given, normalisation="imagenet"))
+
+
+class Returns(nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, images):
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.zeros(2, 7), "has 7 classes and the data set has 5"),
+        (torch.zeros(2, 5, 1), r"returns \(2, 5, 1\) for 2 images"),
+        (torch.zeros(1, 5), r"returns \(1, 5\)"),
+        ((torch.zeros(2, 5),), "returns tuple"),
+        (torch.full((2, 5), float("nan")), "not finite"),
+        (RuntimeError("size mismatch\nmore"), r"fails .* RuntimeError \(size mismatch\)"),
+    ],
+)
+def test_outputs_that_are_no_logits(value, said):
+    with pytest.raises(UserError, match=said):
+        check_output(Returns(value), 5, (8, 8))
+    check_output(Returns(torch.zeros(2, 5)), 5, (8, 8))
+
+
+def test_fingerprints_tell_weights_apart():
+    with torch.random.fork_rng():
+        model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    before = fingerprint(model)
+    assert fingerprint(model) == before
+    model[1].running_mean += 1
+    assert fingerprint(model) != before

@@ -1,0 +1,159 @@
+"""Each masking check by itself: which outcome flips it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from core_tuning.robustness.masking_attacks import MarginView, descend_margin
+from core_tuning.robustness.masking_checks import (
+    black_box_check,
+    effort_check,
+    gap_check,
+    is_lower,
+    margin_check,
+    monotone_check,
+    single_step_check,
+    unbounded_check,
+    zero_gradients_check,
+)
+
+
+def right(count, n=100):
+    return torch.arange(n) < count
+
+
+def test_a_difference_counts_beyond_chance_alone():
+    # 6 of 6 discordant images on one side: p = 1/64; 7 of 7: p = 1/128.
+    assert not is_lower(right(44), right(50), 2)
+    assert is_lower(right(43), right(50), 2)
+    # 20 against 10 discordant: p = 0.049, however large the difference.
+    attacked = torch.cat([right(0, 20), right(10, 10), right(70, 70)])
+    reference = torch.cat([right(20, 20), right(0, 10), right(70, 70)])
+    assert not is_lower(attacked, reference, 2)
+    assert not is_lower(right(50), right(43), 2)
+    assert not is_lower(right(0), right(0), 0)
+
+
+def test_a_difference_counts_beyond_the_margin_alone():
+    assert not is_lower(right(9800, 10000), right(10000, 10000), 2)
+    assert is_lower(right(9799, 10000), right(10000, 10000), 2)
+
+
+def test_unbounded():
+    assert not unbounded_check(right(1), "1").flagged
+    assert unbounded_check(right(2), "1").flagged
+    assert "2.0%" in unbounded_check(right(2), "1").value
+
+
+def test_monotone():
+    falling = {0.0: right(90), 0.5: right(60), 1.0: right(20), 2.0: right(22)}
+    assert not monotone_check(falling, str).flagged
+    rising = {**falling, 2.0: right(40)}
+    check = monotone_check(rising, str)
+    assert check.flagged
+    assert "20.0% at eps 1.0 and 40.0% at 2.0" in check.value
+    # A rise in small steps is one all the same.
+    assert monotone_check({0.0: right(90), 0.5: right(20), 1.0: right(25), 2.0: right(30)}, str)[2]
+
+
+def test_effort():
+    assert not effort_check(right(50), right(48), right(40)).flagged
+    assert effort_check(right(50), right(48), right(39)).flagged
+
+
+def test_single_step():
+    assert not single_step_check(right(60), right(50)).flagged
+    assert single_step_check(right(40), right(50)).flagged
+    assert not single_step_check(right(4800, 10000), right(5000, 10000)).flagged
+    assert single_step_check(right(4799, 10000), right(5000, 10000)).flagged
+
+
+def test_black_box():
+    assert not black_box_check(right(80), right(50)).flagged
+    assert black_box_check(right(40), right(50)).flagged
+
+
+def test_zero_gradients():
+    assert not zero_gradients_check(1.0, 0.2).flagged
+    assert zero_gradients_check(1.1, 0.0).flagged
+    assert zero_gradients_check(0.0, 1.1).flagged
+
+
+def test_margin():
+    assert not margin_check(right(45), right(50)).flagged
+    assert not margin_check(right(60), right(50)).flagged
+    assert margin_check(right(40), right(50)).flagged
+
+
+def row(attack, correct, n=100, eps="0.5", interval=None, space="input"):
+    percent = 100 * correct / n
+    low, high = interval or (percent - 3, percent + 3)
+    return {
+        "attack": attack, "norm": "l2", "eps_text": eps, "space": space, "correct": correct,
+        "n": n, "low": low, "high": high,
+    }  # fmt: skip
+
+
+def test_gap():
+    assert not gap_check([row("pgd10", 60), row("autoattack", 50)]).flagged
+    check = gap_check([row("pgd10", 60), row("autoattack", 49)])
+    assert check.flagged and "11.0 points" in check.value
+    far = [row("pgd10", 60, eps="1"), row("autoattack", 30, eps="2")]
+    assert not gap_check(far).flagged and gap_check(far).points == []
+    apart = [row("pgd10", 60), row("autoattack", 30, space="native")]
+    assert gap_check(apart).points == []
+
+
+def test_a_gap_on_other_numbers_of_images_needs_intervals_apart():
+    wide = row("autoattack", 8, 20, interval=(21, 62))
+    assert not gap_check([row("pgd10", 60, interval=(50, 69)), wide]).flagged
+    narrow = row("autoattack", 400, 1000, interval=(37, 43))
+    assert gap_check([row("pgd10", 60, interval=(50, 69)), narrow]).flagged
+
+
+def test_without_autoattack_nothing_is_flagged():
+    check = gap_check([row("pgd10", 60)])
+    assert not check.flagged
+    assert check.value.startswith("not run")
+
+
+def linear_model(scale=1.0):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3, bias=False)).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        model[1].weight.copy_(scale * torch.randn(3, 12, generator=generator))
+    return model
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_the_margin_view_has_the_margins_gradient_at_any_scale(scale):
+    model = linear_model(scale)
+    images = torch.rand(5, 3, 2, 2, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    logits = MarginView(model, labels)(images)
+    assert torch.equal(logits, torch.zeros(5, 2))
+    loss = nn.functional.cross_entropy(logits, torch.zeros(5, dtype=torch.long), reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, images)
+    weight = model[1].weight.detach()
+    for image, label, found in zip(images.detach(), labels.tolist(), gradient, strict=True):
+        scores = model(image[None])[0]
+        scores[label] = -torch.inf
+        expected = -(weight[label] - weight[int(scores.argmax())]) / 2
+        torch.testing.assert_close(found.flatten(), expected)
+
+
+def test_pgd_on_the_margin_lowers_it_within_the_budget():
+    model = linear_model(1e6)
+    images = torch.rand(6, 3, 2, 2, generator=torch.Generator().manual_seed(2))
+    labels = model(images).argmax(1)
+    found = descend_margin(20, model, images, labels, "l2", 0.3, 0)
+    assert (found - images).flatten(1).norm(dim=1).max() <= 0.3 + 1e-5
+
+    def margins(batch):
+        logits = model(batch)
+        others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+        return logits.gather(1, labels[:, None])[:, 0] - others
+
+    assert (margins(found) < margins(images)).all()
