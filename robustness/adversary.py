@@ -114,9 +114,10 @@ class Adversary:
     def measure(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return `figures`: accuracies in percent, share of zero gradients in [0, 1], and eps."""
         right = 100 * (logits.argmax(dim=1) == labels).float()
-        attacked = self._budget.eps > 0
-        halves = right.view(2, -1).mean(dim=1) if attacked and not self.plan.adversarial_only \
-            else right.mean().repeat(2)  # fmt: skip
-        eps = halves.new_full((), self._budget.eps)
-        figures = torch.stack([*halves.unbind(), self.view.zero_gradient_share(), eps])
-        return figures[-len(self.figures) :]
+        joined = self._budget.eps > 0 and not self.plan.adversarial_only
+        robust = right[len(right) // 2 :] if joined else right
+        figures = [robust.mean(), self.view.zero_gradient_share()]
+        figures.append(right.new_full((), self._budget.eps))
+        if not self.plan.adversarial_only:
+            figures.insert(0, right[: len(right) // 2].mean() if joined else right.mean())
+        return torch.stack(figures)

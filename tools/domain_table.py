@@ -1,10 +1,13 @@
 """Write the tables of docs/findings.md out of leave-one-domain-out run folders.
 
     python tools/domain_table.py runs/emoji/*
+    python tools/domain_table.py --factors runs/base runs/no_augmentation runs/batch_8
 
 Reads results.jsonl of each run, of `core-tuning dg` or of DomainBed's train, selects the step by
 source validation, and prints markdown: accuracy on each target, and the difference to CETuning
-trial by trial, both with 95% intervals (Student-t over trials).
+trial by trial, both with 95% intervals (Student-t over trials). With --factors each folder holds
+the runs of one setting, and each method's mean over the targets is a column; a folder without a
+run of CETuning is compared with the first folder's.
 """
 
 from __future__ import annotations
@@ -78,6 +81,29 @@ def table(accuracies: Accuracies, names: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def factor_table(settings: Mapping[str, Accuracies], targets: int) -> str:
+    """Make a markdown table of one row a setting: means over the targets, and differences."""
+    methods = list(dict.fromkeys(name for setting in settings.values() for name in setting))
+    others = [name for name in methods if name != BASELINE]
+    lines = [
+        f"| setting | {' | '.join(methods)} | "
+        f"{' | '.join(f'{name} minus {BASELINE}' for name in others)} | trials |",
+        "|---" * (2 + len(methods) + len(others)) + "|",
+    ]
+    first = next(iter(settings.values()))
+    for name, setting in settings.items():
+        means = {method: trial_means(values, targets) for method, values in setting.items()}
+        baseline = means.get(BASELINE) or trial_means(first[BASELINE], targets)
+        cells = [_interval(list(means[m].values())) if m in means else "as first" for m in methods]
+        trials = 0
+        for method in others:
+            shared = [t for t in means.get(method, {}) if t in baseline]
+            cells.append(_interval([means[method][t] - baseline[t] for t in shared], sign="+"))
+            trials = max(trials, len(shared))
+        lines.append(f"| {name} | {' | '.join(cells)} | {trials} |")
+    return "\n".join(lines)
+
+
 def _interval(values: Sequence[float], sign: str = "") -> str:
     if not values:
         return "-"
@@ -90,9 +116,19 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
+    parser.add_argument("--factors", action="store_true",
+                        help="each folder holds the runs of one setting, a row")  # fmt: skip
     args = parser.parse_args()
+    names = load_environments("EmojiDomains", None).names
     folders = [path for path in args.runs if path.is_dir()]
-    print(table(read(folders), load_environments("EmojiDomains", None).names))
+    if args.factors:
+        settings = {
+            folder.name: read(sorted(path.parent for path in folder.rglob("results.jsonl")))
+            for folder in folders
+        }
+        print(factor_table(settings, len(names)))
+    else:
+        print(table(read(folders), names))
 
 
 if __name__ == "__main__":
