@@ -38,6 +38,10 @@ COMMANDS = {
         "core_tuning.algorithms.domainbed_command",
         "use Core-tuning in a DomainBed checkout: install, doctor, train, sweep, ...",
     ),
+    "sweep": (
+        "core_tuning.sweeps.command",
+        "the runs behind a table of the paper: list, run, status, retry",
+    ),
     "inspect": (
         "core_tuning.inspect_checkpoint",
         "say what a checkpoint file is and how to load it",

@@ -10,7 +10,6 @@ import csv
 import importlib.metadata
 import io
 import json
-import os
 import platform
 import shutil
 import sys
@@ -22,6 +21,7 @@ import torch
 from core_tuning.checkpoint_recognition import RUN_CHECKPOINT_KEY, RUN_CHECKPOINT_VERSION
 from core_tuning.checkpoints import read_checkpoint
 from core_tuning.errors import UserError
+from core_tuning.files import append_line, read_lines, write_atomically, write_lines
 
 VERSIONED = ("core-tuning", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 
@@ -36,37 +36,6 @@ def environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         **{name: importlib.metadata.version(name) for name in VERSIONED},
     }
-
-
-def write_atomically(path: Path, contents: bytes | memoryview) -> None:
-    """Write a file that is either whole or not there."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(contents)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def append_line(path: Path, line: dict[str, Any]) -> None:
-    """Add a line to a file of JSON lines."""
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return a file's JSON lines, none if it is missing; a last one cut short is left out."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
-
-
-def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Replace a file of JSON lines."""
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    write_atomically(path, text.encode())
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,184 @@
+"""One run of a sweep, as `python -m core_tuning.sweeps.job FOLDER ID`: what launchers start.
+
+This process holds the run's lock while its steps run as children; they inherit the lock and die
+with it. It ends with `DONE`, `FAILED` or `HELD`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from core_tuning.errors import UserError
+from core_tuning.files import write_atomically
+from core_tuning.parser import Parser
+
+from .folder import SweepFolder, open_sweep
+from .locks import take
+from .processes import die_with_parent, end, sigterm_as_exit
+
+DONE, FAILED, HELD = 0, 3, 4
+_TAIL_BYTES = 16384
+
+
+def main(argv: list[str]) -> int:
+    """Make one run; return `DONE`, `FAILED`, `HELD` (another process has it) or 2."""
+    parser = Parser(prog="python -m core_tuning.sweeps.job", description="Make a run of a sweep.")
+    parser.add_argument("folder", type=Path, help="the sweep's")
+    parser.add_argument("id", help="of the run")
+    try:
+        options = parser.parse_args(argv)
+        with sigterm_as_exit():
+            return run_job(options.folder, options.id)
+    except UserError as error:
+        print(f"core-tuning: error: {error}", file=sys.stderr)
+        return 2
+
+
+def start_job(folder: Path, id: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start `main` as a process that ends its run when this thread's process is gone.
+
+    Args:
+        folder: the sweep's.
+        id: of the run.
+        environment: variables to set besides this process's.
+    """
+    with (folder / "logs" / f"{id}.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "core_tuning.sweeps.job", str(folder), id],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # A terminal's Ctrl-C is for the sweep, which then ends its jobs.
+            start_new_session=True,
+            preexec_fn=die_with_parent(signal.SIGTERM),
+        )
+
+
+def run_and_wait(folder: str, id: str) -> int:
+    """`start_job` and wait for it: what the processes of Slurm and Ray call."""
+    process = start_job(Path(folder), id, {})
+    try:
+        return process.wait()
+    finally:
+        end(process)
+
+
+def run_job(path: Path, id: str) -> int:
+    """Make a run, unless it is done, failed before or is being made.
+
+    Raises:
+        UserError: `path` is no sweep's folder, or has no such run.
+    """
+    folder = open_sweep(path)
+    if id not in folder.runs:
+        raise UserError(f"'{id}' is no run of {path}: 'core-tuning sweep status' lists them.")
+    lock = take(folder.lock_path(id))
+    if lock is None:
+        return HELD
+    try:
+        if folder.is_done(id):
+            return DONE
+        if folder.has_failed(id):
+            return FAILED
+        return _attempt(folder, id, lock)
+    finally:
+        os.close(lock)
+
+
+def _attempt(folder: SweepFolder, id: str, lock: int) -> int:
+    run = folder.runs[id]
+    progress = folder.read_progress(id)
+    if not folder.run_path(id).exists():
+        progress["steps"] = 0
+    progress["attempts"] += 1
+    _write(folder.progress_path(id), progress)
+    before, started = progress["seconds"], time.monotonic()
+    try:
+        while progress["steps"] < len(run.steps):
+            step = run.steps[progress["steps"]]
+            code = _run_step(folder, id, step, lock)
+            progress["seconds"] = before + time.monotonic() - started
+            if code:
+                return _fail(folder, id, code, progress["attempts"], time.monotonic() - started)
+            progress["steps"] += 1
+            _write(folder.progress_path(id), progress)
+        if folder.is_done(id):
+            return DONE
+        # Begun anew on retry: one of the steps did not do what it should.
+        progress["steps"] = 0
+        return _fail(folder, id, 0, progress["attempts"], time.monotonic() - started)
+    finally:
+        progress["seconds"] = before + time.monotonic() - started
+        _write(folder.progress_path(id), progress)
+
+
+def _run_step(folder: SweepFolder, id: str, step: tuple[str, ...], lock: int) -> int:
+    prefix = folder.command or [sys.executable, "-m", "core_tuning"]
+    words = [word.replace("{folder}", str(folder.run_path(id))) for word in step]
+    with folder.log_path(id).open("ab") as log:
+        log.write(f"$ {' '.join([*prefix, *words])}\n".encode())
+        log.flush()
+        try:
+            process = subprocess.Popen(
+                [*prefix, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # A group of its own, which is ended as a whole.
+                start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGKILL),
+                pass_fds=(lock,),
+            )
+        except OSError as error:
+            log.write(f"{prefix[0]} cannot be started: {error.strerror}\n".encode())
+            return 127
+        try:
+            return process.wait()
+        finally:
+            end(process)
+
+
+def _fail(folder: SweepFolder, id: str, code: int, attempts: int, seconds: float) -> int:
+    said = last_line(folder.log_path(id))
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
+        said = f"killed by {name}{hint}; last line: {said}"
+    elif code == 0:
+        said = f"its commands ended well but left no {folder.runs[id].done}; last line: {said}"
+    failure = {"exit": code, "last_line": said, "attempts": attempts, "seconds": seconds}
+    _write(folder.failure_path(id), failure)
+    return FAILED
+
+
+def last_line(log: Path) -> str:
+    """Return the last line that a run's last command printed; "" if it printed none."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        text = file.read().decode(errors="replace")
+    # A progress bar overwrites its line.
+    lines = [line.split("\r")[-1].strip() for line in text.split("\n")]
+    for line in reversed(lines):
+        # What stands above is an earlier attempt's or step's.
+        if line.startswith("$ "):
+            return ""
+        if line:
+            return line
+    return ""
+
+
+def _write(path: Path, contents: dict[str, object]) -> None:
+    write_atomically(path, (json.dumps(contents) + "\n").encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

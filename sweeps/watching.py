@@ -1,0 +1,67 @@
+"""What is said on stderr while a sweep runs: a line a run that ended, with the time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+
+from .folder import SweepFolder
+
+
+class Watch:
+    """Follows runs by their files, whoever makes them.
+
+    Args:
+        folder: of the sweep.
+        ids: of the runs to follow.
+
+    Attributes:
+        pending: ids of runs that have neither finished nor failed.
+    """
+
+    def __init__(self, folder: SweepFolder, ids: Iterable[str]) -> None:
+        self.folder = folder
+        self.pending = dict.fromkeys(ids)
+        self.total = len(self.pending)
+        self.started = time.monotonic()
+
+    def look(self, ids: Iterable[str] | None = None) -> None:
+        """Say which of the pending runs, or of these among them, have ended by now."""
+        for id in list(self.pending if ids is None else ids):
+            if id not in self.pending:
+                continue
+            if self.folder.is_done(id):
+                self._ended(id, "done", f"{duration(self.folder.read_progress(id)['seconds'])}")
+            elif self.folder.has_failed(id) and not self.folder.is_running(id):
+                self._ended(id, "failed", self.folder.read_failure(id))
+
+    def give_up(self, id: str, why: str) -> None:
+        """Follow a run no longer that cannot be made now."""
+        self._ended(id, "stopped", why)
+
+    def _ended(self, id: str, how: str, what: str) -> None:
+        del self.pending[id]
+        ended = self.total - len(self.pending)
+        text = f"[{ended}/{self.total}] {how} {self.folder.runs[id].title} ({id}): {what}"
+        if self.pending:
+            text += f"; {duration(self.seconds_left())} left"
+        print(text, file=sys.stderr, flush=True)
+
+    def seconds_left(self) -> float:
+        """Estimate from the runs that have ended since this watch began; one at least has."""
+        return (
+            (time.monotonic() - self.started) / (self.total - len(self.pending)) * len(self.pending)
+        )
+
+
+def duration(seconds: float) -> str:
+    """Write a time in its two largest units, such as "3 h 20 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
