@@ -40,9 +40,12 @@ if mode == "threads":
     (folder / "threads").write_text(str({key: os.environ.get(key) for key in
         ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}))
 """
+# A shell's background jobs, and whatever they start, ignore Ctrl-C: a terminal's do not.
 DRIVER = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from core_tuning.sweeps.folder import open_sweep
 from core_tuning.sweeps.places import Place
 from core_tuning.sweeps.run import make_runs
