@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,9 @@ def _attempt(folder: SweepFolder, id: str, lock: int) -> int:
 
 
 def _run_step(folder: SweepFolder, id: str, step: tuple[str, ...], lock: int) -> int:
+    if step[0] == "domainbed" and folder.run_path(id).exists():
+        # It cannot resume, and would write its results behind those of the attempt before.
+        shutil.rmtree(folder.run_path(id))
     prefix = folder.command or [sys.executable, "-m", "core_tuning"]
     words = [word.replace("{folder}", str(folder.run_path(id))) for word in step]
     with folder.log_path(id).open("ab") as log:

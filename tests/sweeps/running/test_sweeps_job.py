@@ -39,6 +39,22 @@ def test_a_failed_run_keeps_its_last_line_and_waits_for_a_retry(make, fakes):
     assert folder.read_progress("a")["attempts"] == 2
 
 
+@pytest.mark.parametrize(("command", "lines"), [("domainbed", 1), ("dg", 2)])
+def test_what_cannot_resume_begins_anew(tmp_path, fakes, command, lines):
+    """DomainBed appends to the results of a stopped run; the others go on from theirs."""
+    script = (
+        "import pathlib, sys; folder = pathlib.Path(sys.argv[2]); folder.mkdir(exist_ok=True); "
+        "file = (folder / 'results.jsonl').open('a'); file.write('line\\n'); file.close(); "
+        "(folder / 'done').touch()"
+    )
+    run = fakes.run("a", steps=((command, "{folder}"),))
+    folder = start_sweep(tmp_path / "s", fakes.sweep(run), [sys.executable, "-c", script])
+    folder.run_path("a").mkdir(parents=True)
+    (folder.run_path("a") / "results.jsonl").write_text("stopped\n")
+    assert run_job(folder.path, "a") == DONE
+    assert (folder.run_path("a") / "results.jsonl").read_text().count("\n") == lines
+
+
 def test_a_signal_is_named(make, fakes):
     folder = make(fakes.run("a", mode="die"))
     assert run_job(folder.path, "a") == FAILED
