@@ -6,23 +6,21 @@ enable` installs passes through here whenever Python starts.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from core_tuning.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .algorithm import CECon, CETuning, CoreTuning
     from .registration import register
 
-_MODULES = {
-    "CoreTuning": "algorithm",
-    "CECon": "algorithm",
-    "CETuning": "algorithm",
-    "register": "registration",
-}
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "CoreTuning": "algorithm",
+        "CECon": "algorithm",
+        "CETuning": "algorithm",
+        "register": "registration",
+    },
+)
 __all__ = ["CECon", "CETuning", "CoreTuning", "register"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

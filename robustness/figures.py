@@ -86,8 +86,8 @@ def save_masking(checks: Sequence[Mapping[str, Any]], path: Path) -> None:
     columns = min(4, len(checks))
     height = -(-len(checks) // columns)
     figure = Figure(figsize=(3.3 * columns, 3.2 * height), layout="constrained")
-    panels = figure.subplots(height, columns, squeeze=False).flat
-    for axes, check in zip(panels, checks, strict=False):
+    panels = list(figure.subplots(height, columns, squeeze=False).flat)
+    for axes, check in zip(panels[: len(checks)], checks, strict=True):
         colour = FLAGGED if check["flagged"] else SOUND
         xlabel, ylabel = AXES.get(check["name"], ("", "right under attack (%)"))
         _draw_check(axes, check["points"], colour, "//" if check["flagged"] else "")
@@ -98,7 +98,7 @@ def save_masking(checks: Sequence[Mapping[str, Any]], path: Path) -> None:
         if not check["points"]:
             axes.text(0.5, 0.5, "not run", ha="center", va="center", transform=axes.transAxes)
             axes.set(xticks=[], yticks=[])
-    for axes in list(figure.axes)[len(checks) :]:
+    for axes in panels[len(checks) :]:
         axes.remove()
     _save(figure, path)
 

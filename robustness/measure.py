@@ -126,24 +126,6 @@ def classify(model: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
     return torch.cat([model(as_float(batch.to(device))).argmax(dim=1).cpu() for batch in batches])
 
 
-def survivors(
-    model: nn.Module,
-    view: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    protocol: Protocol,
-    norm: str,
-    eps: float,
-    *,
-    seed: int,
-    batch_size: int,
-) -> Tensor:
-    """Return which images (n,) stay classified right under a protocol; see `measure`."""
-    return measure(
-        model, view, images, labels, protocol, norm, eps, seed=seed, batch_size=batch_size
-    ).robust
-
-
 def measure(
     model: nn.Module,
     view: nn.Module,

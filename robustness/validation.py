@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from core_tuning.data.loading import load_batches
-from core_tuning.training.evaluation import Evaluation
+from core_tuning.training.evaluation import Evaluation, Tally
 from core_tuning.training.randomness import derive_seed
 
 from .attacks import perturb
@@ -73,20 +73,13 @@ def evaluate_robust(
     model.eval()
     view = AttackView(model)
     device = next(model.parameters()).device
-    confusion = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
-    loss = torch.zeros((), dtype=torch.float64, device=device)
+    tally = Tally(num_classes, device)
     robust = torch.zeros((), dtype=torch.int64, device=device)
     for number, (images, labels) in enumerate(load_batches(loader)):
         images = images.to(device, non_blocking=True)
         labels = labels.to(device, non_blocking=True)
-        logits = model(images)
-        predicted = logits.argmax(dim=1)
-        cells = labels * num_classes + predicted
-        confusion.index_add_(0, cells, torch.ones_like(cells))
-        loss += nn.functional.cross_entropy(logits, labels, reduction="sum").double()
+        predicted = tally.add(model(images), labels)
         attacked = perturb(view, images, labels, budget, seed=derive_seed(seed, number))
         robust += ((predicted == labels) & (model(attacked).argmax(dim=1) == labels)).sum()
     model.train(was_training)
-    counts = confusion.view(num_classes, num_classes).cpu()
-    clean = Evaluation(counts, float(loss) / max(1, int(counts.sum())))
-    return RobustEvaluation(clean, int(robust), float(view.zero_gradient_share()))
+    return RobustEvaluation(tally.evaluation(), int(robust), float(view.zero_gradient_share()))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported, here and in the processes that tests start: more threads than cores
 # make small networks slower, and tests compare results bit for bit.
@@ -57,3 +59,27 @@ def write_folder() -> WriteFolder:
         return root
 
     return write
+
+
+@pytest.fixture
+def no_warnings() -> Iterator[None]:
+    """Make every warning an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[Any]:
+    """The matplotlib figures that are saved, to look into them."""
+    from matplotlib.figure import Figure
+
+    saved = []
+    savefig = Figure.savefig
+
+    def record(self, *arguments, **options):
+        saved.append(self)
+        return savefig(self, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", record)
+    return saved

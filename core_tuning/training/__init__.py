@@ -5,8 +5,9 @@ Nothing heavy is imported before a name is used, so that a command's --help answ
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from core_tuning.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .evaluation import Evaluation, evaluate
@@ -15,18 +16,15 @@ if TYPE_CHECKING:
     from .loop import fit
     from .settings import Settings
 
-_MODULES = {
-    "Evaluation": "evaluation",
-    "Learner": "learner",
-    "RunFolder": "folder",
-    "Settings": "settings",
-    "evaluate": "evaluation",
-    "fit": "loop",
-}
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Evaluation": "evaluation",
+        "Learner": "learner",
+        "RunFolder": "folder",
+        "Settings": "settings",
+        "evaluate": "evaluation",
+        "fit": "loop",
+    },
+)
 __all__ = ["Evaluation", "Learner", "RunFolder", "Settings", "evaluate", "fit"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

@@ -69,6 +69,33 @@ class Evaluation(NamedTuple):
         }
 
 
+class Tally:
+    """Counts predictions batch by batch; nothing is read back before `evaluation`.
+
+    Args:
+        num_classes: K.
+        device: of the logits.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self.num_classes = num_classes
+        self.confusion = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)
+
+    def add(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Count a batch's logits (n, K) of the true classes (n,); return the predicted (n,)."""
+        predicted = logits.argmax(dim=1)
+        cells = labels * self.num_classes + predicted
+        self.confusion.index_add_(0, cells, torch.ones_like(cells))
+        self.loss += nn.functional.cross_entropy(logits, labels, reduction="sum").double()
+        return predicted
+
+    def evaluation(self) -> Evaluation:
+        """Return the counts of all batches."""
+        counts = self.confusion.view(self.num_classes, self.num_classes).cpu()
+        return Evaluation(counts, float(self.loss) / max(1, int(counts.sum())))
+
+
 @torch.no_grad()
 def evaluate(model: nn.Module, loader: DataLoader, num_classes: int) -> Evaluation:
     """Classify every image of a loader of (images (n, 3, h, w) in [0, 1], labels (n,)).
@@ -78,15 +105,10 @@ def evaluate(model: nn.Module, loader: DataLoader, num_classes: int) -> Evaluati
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    confusion = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
-    loss = torch.zeros((), dtype=torch.float64, device=device)
+    tally = Tally(num_classes, device)
     for images, labels in load_batches(loader):
         images = images.to(device, non_blocking=True)
         labels = labels.to(device, non_blocking=True)
-        logits = model(images)
-        cells = labels * num_classes + logits.argmax(dim=1)
-        confusion.index_add_(0, cells, torch.ones_like(cells))
-        loss += nn.functional.cross_entropy(logits, labels, reduction="sum").double()
+        tally.add(model(images), labels)
     model.train(was_training)
-    counts = confusion.view(num_classes, num_classes).cpu()
-    return Evaluation(counts, float(loss) / max(1, int(counts.sum())))
+    return tally.evaluation()

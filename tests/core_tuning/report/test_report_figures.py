@@ -6,11 +6,9 @@ import itertools
 import math
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from core_tuning.report import figures
@@ -26,25 +24,7 @@ METHODS = ("ERM", "ERM + CE-Con", "Core-tuning", "CORAL", "GroupDRO", "Mixup", "
 LABEL = "test accuracy, top-1 (%)"
 
 
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that are saved, to look into them."""
-    saved = []
-    savefig = Figure.savefig
-
-    def record(self, *arguments, **options):
-        saved.append(self)
-        return savefig(self, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "savefig", record)
-    return saved
+pytestmark = pytest.mark.usefixtures("no_warnings")
 
 
 def size(path):

@@ -13,7 +13,7 @@ from core_tuning.data import build_transforms, load_splits
 from core_tuning.robustness import evaluation_rows, masking, protocols
 from core_tuning.robustness.auto_attack import run_attack
 from core_tuning.robustness.evaluation_view import EvaluationView
-from core_tuning.robustness.measure import survivors
+from core_tuning.robustness.measure import measure
 from core_tuning.robustness.protocols import PROTOCOLS
 from core_tuning.training.exported import load_model
 
@@ -57,11 +57,11 @@ def test_rows_state_everything_and_count_right(evaluate, run, capsys):
     with torch.no_grad():
         assert report["clean"]["correct"] == int((model(tensors).argmax(1) == labels).sum())
     for row in rows:
-        robust = survivors(
+        found = measure(
             model, EvaluationView(model), tensors, labels, PROTOCOLS[row["attack"]], row["norm"],
             row["eps"], seed=3, batch_size=5,
         )  # fmt: skip
-        assert row["correct"] == int(robust.sum())
+        assert row["correct"] == int(found.robust.sum())
 
 
 def test_native_space_attacks_the_images_own_pixels(evaluate, tmp_path):

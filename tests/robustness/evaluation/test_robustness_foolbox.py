@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core_tuning.robustness.evaluation_view import EvaluationView
-from core_tuning.robustness.measure import survivors
+from core_tuning.robustness.measure import measure
 from core_tuning.robustness.protocols import Protocol, descend
 
 # Enough for both to get as far as they can: after 10 steps the random starts, which foolbox draws
@@ -33,10 +33,10 @@ def weak(kit):
 )
 def test_within_a_point_of_foolbox(weak, norm, eps):
     model, images, labels = weak
-    ours = survivors(
+    ours = measure(
         model, EvaluationView(model), images, labels, PGD, norm, eps,
         seed=0, batch_size=100,
-    )  # fmt: skip
+    ).robust  # fmt: skip
     attack = {
         "linf": foolbox.attacks.LinfProjectedGradientDescentAttack,
         "l2": foolbox.attacks.L2ProjectedGradientDescentAttack,

@@ -17,7 +17,6 @@ from core_tuning.robustness.measure import (
     as_float,
     measure,
     strict_float32,
-    survivors,
     wilson,
 )
 from core_tuning.robustness.protocols import PROTOCOLS, Protocol, Stage
@@ -90,13 +89,13 @@ def test_later_stages_attack_only_what_is_still_right():
 
 def test_every_batch_and_stage_has_a_seed_of_its_own():
     attacks, protocol = staged(0.1, 0.1)
-    robust = survivors(FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 1.0, **SHARED)
+    found = measure(FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 1.0, **SHARED)
     seeds = [seed for attack in attacks for _, seed in attack.calls]
     assert len(set(seeds)) == len(seeds) == 6
     again, protocol = staged(0.1, 0.1)
-    survivors(FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 1.0, **SHARED)
+    measure(FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 1.0, **SHARED)
     assert [seed for attack in again for _, seed in attack.calls] == seeds
-    assert int(robust.sum()) == 9
+    assert int(found.robust.sum()) == 9
 
 
 def test_the_model_itself_judges():
@@ -108,7 +107,8 @@ def test_the_model_itself_judges():
     protocol = Protocol("keep", "Keep", keep)
     images, labels = ramp()
     wrong_view = lambda x: -FirstPixel()(x)  # noqa: E731
-    assert survivors(FirstPixel(), wrong_view, images, labels, protocol, "l2", 1, **SHARED).all()
+    found = measure(FirstPixel(), wrong_view, images, labels, protocol, "l2", 1, **SHARED)
+    assert found.robust.all()
 
 
 class Killed(BaseException):
@@ -145,7 +145,7 @@ def test_bytes_are_what_the_transforms_make_of_them():
 def test_images_outside_the_range_are_refused(shift):
     images, labels = ramp()
     with pytest.raises(UserError, match=r"expected float32 in \[0, 1\]"):
-        survivors(
+        measure(
             FirstPixel(), FirstPixel(), images + shift, labels, PROTOCOLS["fgsm"], "l2", 1, **SHARED
         )
 
@@ -155,14 +155,14 @@ def test_images_outside_the_range_are_refused(shift):
 def test_an_attack_that_leaves_the_ball_is_not_believed(norm, change):
     protocol = Protocol("far", "Far", lambda view, images, *_: images - change)
     with pytest.raises(RuntimeError, match="figures would be wrong"):
-        survivors(FirstPixel(), FirstPixel(), *ramp(), protocol, norm, 0.2, **SHARED)
+        measure(FirstPixel(), FirstPixel(), *ramp(), protocol, norm, 0.2, **SHARED)
 
 
 @pytest.mark.parametrize("change", [0.1, -0.1])
 def test_an_attack_that_leaves_the_range_is_not_believed(change):
     protocol = Protocol("out", "Out", lambda view, images, *_: images + change)
     with pytest.raises(RuntimeError, match=r"in \[0, 1\] was allowed"):
-        survivors(FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 0.2, **SHARED)
+        measure(FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 0.2, **SHARED)
 
 
 def test_zero_gradients_are_counted(tiny, kit):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import warnings
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from core_tuning.robustness.figures import (
@@ -25,25 +23,7 @@ from core_tuning.training.folder import RunFolder
 TITLES = {"pgd10": "PGD-10 (paper protocol)", "autoattack": "AutoAttack standard"}
 
 
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that are saved, to look into them."""
-    saved = []
-    savefig = Figure.savefig
-
-    def record(self, *arguments, **options):
-        saved.append(self)
-        return savefig(self, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "savefig", record)
-    return saved
+pytestmark = pytest.mark.usefixtures("no_warnings")
 
 
 def row(attack, correct, norm="l2", eps=0.5, eps_text="0.5", space="input", **more):
