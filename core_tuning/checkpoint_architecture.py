@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .encoders import SMALL_ENCODER, TORCHVISION_ENCODERS, build_encoder
+from .encoders import SMALL_ENCODERS, TORCHVISION_ENCODERS, build_encoder
 
 VIT_SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
 
@@ -80,7 +80,7 @@ def _guess_resnet(shapes: Shapes) -> Architecture:
     blocks = [_count(shapes, f"layer{number}.") for number in range(1, 5)]
     last = "bn3" if "layer1.0.bn3.weight" in shapes else "bn2"
     features = shapes.get(f"layer4.0.{last}.weight", (None,))[0]
-    for name in (*TORCHVISION_ENCODERS, SMALL_ENCODER):
+    for name in (*TORCHVISION_ENCODERS, *SMALL_ENCODERS):
         if _encoder_shapes(name) == shapes:
             return Architecture(_resnet_title(name), name, features)
     kind = "bottleneck" if last == "bn3" else "basic"
@@ -90,8 +90,8 @@ def _guess_resnet(shapes: Shapes) -> Architecture:
 
 
 def _resnet_title(name: str) -> str:
-    if name == SMALL_ENCODER:
-        return "small ResNet"
+    if name in SMALL_ENCODERS:
+        return name.replace("_", " ").replace("resnet", "ResNet")
     kind, _, rest = name.partition("_")
     title = kind.replace("resnext", "ResNeXt-").replace("resnet", "ResNet-")
     return f"{title} {rest}".strip()

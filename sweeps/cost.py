@@ -23,6 +23,7 @@ _GFLOP = {
     "resnet101": (15.6, 224),
     "resnet152": (23.0, 224),
     "small_resnet": (0.039, 48),
+    "small_resnet_2x": (0.157, 48),
 }
 _SIZES = {"cifar10": 256, "cifar100": 256, "aircraft": 256, "emoji_domains": 48, "EmojiDomains": 32}
 _EMOJI = {"train": 2463, "test": 821}

@@ -58,8 +58,9 @@ def _add_model(parser: Parser) -> None:
                        help="self-supervised checkpoint of any known format ('core-tuning inspect "
                        "FILE' recognises it), 'embedded' for the shipped one, or 'random'")
     group.add_argument("--encoder", metavar="NAME",
-                       help="a torchvision ResNet or ResNeXt, timm:NAME, or small_resnet; default: "
-                       "resnet50, or small_resnet with the embedded checkpoint")
+                       help="a torchvision ResNet or ResNeXt, timm:NAME, small_resnet or "
+                       "small_resnet_2x; default: resnet50, or small_resnet with the embedded "
+                       "checkpoint")
     group.add_argument("--normalisation", choices=("checkpoint", "imagenet", "none"),
                        default="checkpoint",
                        help="of the input; default: that of the checkpoint's format")

@@ -45,6 +45,7 @@ def test_supervised_timm_files_bring_timms_normalisation(kit, tmp_path):
         ("resnet101", "ResNet-101"),
         ("resnext101_64x4d", "ResNeXt-101 64x4d"),
         (RESNET, "small ResNet"),
+        ("small_resnet_2x", "small ResNet 2x"),
         ("timm:vit_small_patch16_224", "ViT of patch 16, width 384, depth 12"),
         ("timm:vit_tiny_patch16_384", "ViT of patch 16, width 192, depth 12"),
         ("timm:vit_small_patch8_224", "ViT of patch 8, width 384, depth 12"),
