@@ -11,6 +11,7 @@ import sys
 # DomainBed's modules, and the function of `registration` that patches each.
 PATCHES = {
     "domainbed.algorithms": "patch_algorithms",
+    "domainbed.command_launchers": "patch_command_launchers",
     "domainbed.hparams_registry": "patch_hparams_registry",
     "domainbed.datasets": "patch_datasets",
     "domainbed.networks": "patch_networks",

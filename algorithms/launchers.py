@@ -1,14 +1,17 @@
-"""Wraps DomainBed's command launchers, and says which jobs of a sweep did not finish."""
+"""Adds launchers to DomainBed's, wraps them, and says which jobs of a sweep did not finish."""
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from core_tuning.cli import DOMAINBED_LAUNCHERS
 from core_tuning.errors import UserError
 
 from .checkout import ROOT_VARIABLE
@@ -46,6 +49,44 @@ def rewrite(command: str, root: Path, extra: Sequence[str]) -> str:
     return " ".join([head + command.removeprefix(STOCK_HEAD), *map(shlex.quote, extra)])
 
 
+def offered() -> Any:
+    """Return the module that offers launchers besides DomainBed's, all of which wait."""
+    return importlib.import_module(DOMAINBED_LAUNCHERS)
+
+
+def add_launchers(registry: MutableMapping[str, Launcher], place: Any = None) -> None:
+    """Add the offered launchers to DomainBed's registry.
+
+    Args:
+        registry: to change.
+        place: where they run jobs, of `offered().take_place`; None reads it when they are called.
+
+    Raises:
+        UserError: the checkout has another launcher by the name of one; nothing was added.
+    """
+    ours = offered().launchers(place)
+    for name, launcher in ours.items():
+        present = registry.get(name, launcher)
+        if not str(getattr(present, "__module__", "")).startswith("core_tuning."):
+            raise UserError(
+                f"This checkout has a launcher '{name}' of its own, which Core-tuning's would "
+                "hide: rename that one, or use another checkout."
+            )
+    registry.update(ours)
+
+
+@contextmanager
+def offered_launchers(registry: MutableMapping[str, Launcher], place: Any) -> Iterator[None]:
+    """`add_launchers` for a while."""
+    originals = dict(registry)
+    add_launchers(registry, place)
+    try:
+        yield
+    finally:
+        registry.clear()
+        registry.update(originals)
+
+
 @contextmanager
 def rewriting_launchers(
     registry: MutableMapping[str, Launcher], root: Path, extra: Sequence[str]
@@ -76,12 +117,9 @@ def report(folders: Sequence[Path], launcher: str) -> int:
     """
     if launcher == PRINTING:
         return 0
+    waits = launcher in WAITING or launcher in offered().NAMES
     open_jobs = [folder for folder in folders if not (folder / "done").exists()]
-    failed = [
-        folder
-        for folder in open_jobs
-        if launcher in WAITING or _ENDED_IN_ERROR.match(last_error(folder))
-    ]
+    failed = [folder for folder in open_jobs if waits or _ENDED_IN_ERROR.match(last_error(folder))]
     if len(open_jobs) > len(failed):
         print(f"{len(open_jobs) - len(failed)} of {len(folders)} jobs are not finished yet.")
     if not failed:

@@ -26,6 +26,7 @@ from .hyperparameters import (
     random_hparams,
 )
 from .import_hook import PATCHES
+from .launchers import add_launchers
 from .script_options import steps_of_train
 from .starting_point import StartingPoint
 
@@ -71,6 +72,11 @@ def patch_algorithms(module: ModuleType) -> None:
     """Add the three algorithms to `domainbed.algorithms`."""
     for algorithm in (CoreTuning, CECon, CETuning):
         _add(module, algorithm.__name__, algorithm, module.ALGORITHMS)
+
+
+def patch_command_launchers(module: ModuleType) -> None:
+    """Add Core-tuning's launchers to `domainbed.command_launchers`."""
+    add_launchers(module.REGISTRY)
 
 
 def patch_datasets(module: ModuleType) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from core_tuning.errors import UserError
 from core_tuning.parser import Parser
 
-from .launchers import report, rewriting_launchers
+from .launchers import offered, offered_launchers, report, rewriting_launchers
 from .script_options import options_of, resolve
 from .scripts import WORKERS, check_workers, prepare, run_script, script_path
 from .train import HELP
@@ -25,8 +25,8 @@ of core-tuning alone:
   {WORKERS} N         processes of each data loader; DomainBed's data sets start 8
 
 After launch the exit code is 1 if a job left no 'done', and these are listed with the last line
-of their err.txt. Launchers other than local and multi_gpu return before their jobs have ended:
-then only those whose err.txt ends in an error count as failed.
+of their err.txt. A launcher of the checkout's own may return before its jobs have ended: then only
+those whose err.txt ends in an error count as failed.
 """
 # What a job's folder is named after; given again, it would be another job in that folder.
 _OF_THE_SWEEP = (
@@ -49,33 +49,42 @@ def main(arguments: Sequence[str]) -> int:
     if any(argument in HELP for argument in rest):
         return _help(rest)
     train_arguments = _train_arguments(own, root)
+    place, rest = offered().take_place(rest)
     args = _sweep_options(rest)
     if args.command != "launch":
         run_script("sweep", rest)
         return 0
+    registry = importlib.import_module("domainbed.command_launchers").REGISTRY
+    with offered_launchers(registry, place):
+        folders = _checked_folders(args, place)
+        try:
+            with rewriting_launchers(registry, root, train_arguments):
+                run_script("sweep", rest)
+        except EOFError as error:
+            raise UserError(
+                "The sweep asks for confirmation and nobody can answer: add --skip_confirmation."
+            ) from error
+    return report(folders, args.command_launcher)
+
+
+def _checked_folders(args: argparse.Namespace, place: Any) -> list[Path]:
+    """Return the folders of the sweep's jobs, none of which should fail or hang."""
     # Here, because it needs torch, for which --help of the other commands must not wait.
     from .sweep_checks import check_launcher, check_names, check_sweep
 
     check_launcher(args.command_launcher)
+    offered().check(args.command_launcher, place)
     check_names(args.datasets, args.algorithms)
     folders, jobs = _jobs(args)
     check_sweep(jobs)
-    registry = importlib.import_module("domainbed.command_launchers").REGISTRY
-    try:
-        with rewriting_launchers(registry, root, train_arguments):
-            run_script("sweep", rest)
-    except EOFError as error:
-        raise UserError(
-            "The sweep asks for confirmation and nobody can answer: add --skip_confirmation."
-        ) from error
-    return report(folders, args.command_launcher)
+    return folders
 
 
 def _help(arguments: Sequence[str]) -> int:
     try:
         run_script("sweep", arguments)
     finally:
-        print(NOTE, end="")
+        print(NOTE + offered().NOTE, end="")
     return 0
 
 

@@ -47,6 +47,8 @@ COMMANDS = {
         "say what a checkpoint file is and how to load it",
     ),
 }
+# Subpackages may not import each other: here `algorithms` finds who has launchers for DomainBed.
+DOMAINBED_LAUNCHERS = "core_tuning.sweeps.domainbed_launchers"
 
 
 def main(argv: list[str] | None = None) -> int:

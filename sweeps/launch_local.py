@@ -1,18 +1,18 @@
-"""Runs on this machine, several at the same time."""
+"""Runs and commands on this machine, several at the same time."""
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
 
+from .commands import Command, start_command
 from .folder import SweepFolder
 from .job import DONE, FAILED, HELD, start_job
 from .places import Place, local_workers, visible_gpus
-from .processes import end
-from .watching import Watch
+from .pool import Pool
+from .watching import Tally, Watch
 
 POLL_SECONDS = 0.05
 # Between looks at runs that another sweep is making.
@@ -21,24 +21,17 @@ HELD_SECONDS = 2.0
 RESTARTS = 2
 
 
-class _Worker(NamedTuple):
-    id: str
-    process: subprocess.Popen[bytes]
-    share: dict[str, str]
-
-
 def launch_local(folder: SweepFolder, ids: Sequence[str], place: Place) -> None:
     """Make runs on this machine; those that another process is making are waited for.
 
     However this ends, its jobs end before it.
     """
     watch = Watch(folder, ids)
-    free = deque(local_workers(place.workers, visible_gpus()))
     waiting, held = deque(ids), deque[str]()
     restarts = dict.fromkeys(ids, 0)
     next_look = 0.0
-    working: list[_Worker] = []
-    try:
+    pool: Pool[str] = Pool(local_workers(place.workers, visible_gpus()))
+    with pool:
         while watch.pending:
             # Their maker may have been killed, and then they are ours.
             if held and time.monotonic() >= next_look:
@@ -46,34 +39,41 @@ def launch_local(folder: SweepFolder, ids: Sequence[str], place: Place) -> None:
                 waiting.extend(id for id in held if id in watch.pending)
                 held.clear()
                 next_look = time.monotonic() + HELD_SECONDS
-            while waiting and free:
+            while waiting and pool.has_room():
                 id = waiting.popleft()
                 if folder.is_running(id):
                     held.append(id)
                     continue
-                share = free.popleft()
-                working.append(_Worker(id, start_job(folder.path, id, share), share))
-            for worker in [each for each in working if each.process.poll() is not None]:
-                working.remove(worker)
-                free.append(worker.share)
-                _settle(worker, watch, waiting, held, restarts)
+                pool.start(id, partial(start_job, folder.path, id))
+            for id, code in pool.take_ended():
+                _settle(id, code, watch, waiting, held, restarts)
             time.sleep(POLL_SECONDS)
-    finally:
-        for worker in working:
-            worker.process.terminate()
-        for worker in working:
-            end(worker.process)
+
+
+def run_local(commands: Sequence[Command], place: Place) -> None:
+    """Run commands on this machine; however this ends, they end before it."""
+    tally = Tally(len(commands))
+    waiting = deque(commands)
+    pool: Pool[Command] = Pool(local_workers(place.workers, visible_gpus()))
+    with pool:
+        while waiting or pool.is_busy():
+            while waiting and pool.has_room():
+                command = waiting.popleft()
+                pool.start(command, partial(start_command, command))
+            for command, code in pool.take_ended():
+                tally.say(command.ended(code))
+            time.sleep(POLL_SECONDS)
 
 
 def _settle(
-    worker: _Worker,
+    id: str,
+    code: int,
     watch: Watch,
     waiting: deque[str],
     held: deque[str],
     restarts: dict[str, int],
 ) -> None:
     """Say how a job ended, and put its run where it is tried again if it should be."""
-    id, code = worker.id, worker.process.returncode
     if code in (DONE, FAILED):
         watch.look([id])
     elif code == HELD:

@@ -1,19 +1,22 @@
-"""Runs as the tasks of a Slurm job array, by submitit."""
+"""Runs and commands as the tasks of a Slurm job array, by submitit."""
 
 from __future__ import annotations
 
 import difflib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from core_tuning.errors import UserError
 
+from .commands import Command, run_command
 from .folder import SweepFolder
 from .job import run_and_wait
 from .places import Place
-from .watching import Watch
+from .watching import Tally, Watch
 
 POLL_SECONDS = 2.0
 # Unless told otherwise, in place of submitit's 5 minutes.
@@ -49,28 +52,70 @@ def launch_slurm(folder: SweepFolder, ids: Sequence[str], place: Place) -> None:
     Raises:
         UserError: Slurm is missing or refuses the array, or a parameter is wrong.
     """
-    executor = make_executor(folder, place)
+    executor = make_executor(folder.path / "slurm", folder.name, place)
+    watch = Watch(folder, ids)
+    with _submitted(executor, Task(), [str(folder.path)] * len(ids), list(ids)) as jobs:
+        _wait(watch, dict(zip(ids, jobs, strict=True)))
+
+
+def run_slurm(commands: Sequence[Command], place: Place) -> None:
+    """Submit commands as one job array and wait until all have ended.
+
+    Interrupted, it leaves the array to Slurm. What the commands print is kept beside the folders
+    that they write.
+
+    Raises:
+        UserError: Slurm is missing or refuses the array, or a parameter is wrong.
+    """
+    sweep = Path(commands[0].output).resolve().parent
+    executor = make_executor(sweep / "slurm", sweep.name, place)
+    tally = Tally(len(commands))
+    with _submitted(executor, run_command, commands) as jobs:
+        working = list(zip(commands, jobs, strict=True))
+        while working:
+            for command, job in [each for each in working if each[1].done()]:
+                working.remove((command, job))
+                tally.say(_how_ended(command, job))
+            if working:
+                time.sleep(POLL_SECONDS)
+
+
+def _how_ended(command: Command, job: Any) -> str:
+    if job.exception() is None:
+        return command.ended(job.result())
+    return f"Slurm ended the job of {command.output}, see {job.paths.stderr}"
+
+
+@contextmanager
+def _submitted(
+    executor: Any, function: Callable[..., int], *arguments: Sequence[Any]
+) -> Iterator[list[Any]]:
+    """Submit a call for each of the arguments; say what becomes of them where this is stopped."""
     import submitit
 
     try:
-        jobs = executor.map_array(Task(), [str(folder.path)] * len(ids), list(ids))
+        jobs = executor.map_array(function, *arguments)
     except (RuntimeError, submitit.core.utils.FailedJobError, OSError) as error:
         raise UserError(
             f"Slurm did not take the runs ({' '.join(str(error).split())}): check --slurm."
         ) from error
     array = jobs[0].job_id.split("_")[0]
-    print(f"Submitted as {array}, output in {folder.path / 'slurm'}.", file=sys.stderr)
-    watch = Watch(folder, ids)
+    print(f"Submitted as {array}, output in {executor.folder}.", file=sys.stderr)
     try:
-        _wait(watch, dict(zip(ids, jobs, strict=True)))
+        yield jobs
     except (KeyboardInterrupt, SystemExit):
         print(f"core-tuning: the jobs go on without this; 'scancel {array}' ends them.",
               file=sys.stderr)  # fmt: skip
         raise
 
 
-def make_executor(folder: SweepFolder, place: Place) -> Any:
+def make_executor(output: Path, name: str, place: Place) -> Any:
     """Return submitit's executor for a sweep.
+
+    Args:
+        output: folder for what the jobs print.
+        name: of the sweep.
+        place: with the parameters.
 
     Raises:
         UserError: Slurm is missing here, or a parameter is wrong.
@@ -82,16 +127,14 @@ def make_executor(folder: SweepFolder, place: Place) -> Any:
     if cluster not in CLUSTERS:
         raise UserError(f"--slurm {CLUSTER} is '{cluster}': expected one of {', '.join(CLUSTERS)}.")
     try:
-        executor = submitit.AutoExecutor(
-            folder.path / "slurm", cluster=cluster, slurm_max_num_timeout=TIMEOUTS
-        )
+        executor = submitit.AutoExecutor(output, cluster=cluster, slurm_max_num_timeout=TIMEOUTS)
     except RuntimeError as error:
         raise UserError(
-            "The launcher is 'slurm', and there is no srun here: start it where sbatch is, or "
+            "The launcher needs Slurm, and there is no srun here: start it where sbatch is, or "
             f"try it with --slurm {CLUSTER}=local."
         ) from error
     if cluster == "slurm":
-        executor.update_parameters(**sbatch_parameters(parameters, folder.name, place.workers))
+        executor.update_parameters(**sbatch_parameters(parameters, name, place.workers))
     else:
         # These executors need a number, and end a job that takes longer.
         executor.update_parameters(timeout_min=DAY_MINUTES)

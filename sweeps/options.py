@@ -10,7 +10,7 @@ from core_tuning.checks import check_above_zero
 from core_tuning.errors import UserError
 from core_tuning.parser import Parser
 
-LAUNCHERS = ("local", "slurm", "ray")
+from .launchers import LAUNCHERS
 
 
 # fmt: off
@@ -34,8 +34,7 @@ def _add_sweep(parser: Parser) -> None:
     group = parser.add_argument_group("what to run")
     group.add_argument("name", metavar="NAME",
                        help="a sweep of 'core-tuning sweep list', or a .toml file of one's own")
-    group.add_argument("--output", type=Path, metavar="DIR",
-                       help="the sweep's folder; default: runs/sweep-NAME")
+    add_output(group)
     group.add_argument("--seeds", type=int, nargs="+", metavar="S",
                        help="one run each of every cell (default: those of the definition)")
     group.add_argument("--small", action="store_true",
@@ -49,17 +48,28 @@ def _add_sweep(parser: Parser) -> None:
                        "pretrained=FILE, hparams.checkpoint=FILE (dg) or evaluate.n=all (robust)")
 
 
+def add_output(parser: argparse._ActionsContainer) -> None:
+    """Add the option that `sweep_path` reads."""
+    parser.add_argument("--output", type=Path, metavar="DIR",
+                        help="the sweep's folder; default: runs/sweep-NAME")
+
+
 def add_launcher(parser: Parser) -> None:
     """Add the options of where runs are made."""
     group = parser.add_argument_group("where to run it")
-    group.add_argument("--launcher", choices=LAUNCHERS, default="local",
+    group.add_argument("--launcher", choices=tuple(LAUNCHERS), default="local",
                        help="on this machine, by sbatch, or on a Ray cluster (default: local)")
     group.add_argument("--workers", type=int, metavar="N",
                        help="runs at the same time (default: one a GPU, or one without a GPU)")
-    group.add_argument("--ray-address", metavar="ADDRESS",
-                       help="of a Ray cluster to join (default: Ray starts on this machine)")
-    group.add_argument("--slurm", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-                       help="parameters of sbatch, such as partition=gpu time=240")
+    add_cluster(group)
+
+
+def add_cluster(parser: argparse._ActionsContainer) -> None:
+    """Add the options of Slurm and of Ray."""
+    parser.add_argument("--ray-address", metavar="ADDRESS",
+                        help="of a Ray cluster to join (default: Ray starts on this machine)")
+    parser.add_argument("--slurm", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+                        help="parameters of sbatch, such as partition=gpu time=240")
 
 
 def _add_cost(parser: Parser) -> None:
@@ -88,16 +98,29 @@ def parse(argv: list[str]) -> argparse.Namespace:
         only.setdefault(key, []).append(text)
     options.only = only
     options.settings = dict(_unique("--set", options.settings, "data_dir=/data"))
-    options.slurm = dict(_unique("--slurm", options.slurm, "partition=gpu"))
+    options.slurm = slurm_parameters(options.slurm)
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers is {options.workers}: expected at least 1.")
     if options.tflops is not None:
         check_above_zero("--tflops", options.tflops)
     if options.price is not None and not 0 <= options.price < math.inf:
         raise UserError(f"--price is {options.price}: expected dollars of at least 0.")
-    if options.output is None:
-        options.output = Path("runs") / f"sweep-{Path(options.name).stem}"
+    options.output = sweep_path(options)
     return options
+
+
+def sweep_path(options: argparse.Namespace) -> Path:
+    """Return the sweep's folder: `output`, else one that bears `name`."""
+    return options.output or Path("runs") / f"sweep-{Path(options.name).stem}"
+
+
+def slurm_parameters(given: list[str]) -> dict[str, str]:
+    """Read what --slurm gives.
+
+    Raises:
+        UserError: it is not KEY=VALUE, or a key stands there twice.
+    """
+    return dict(_unique("--slurm", given, "partition=gpu"))
 
 
 def _pairs(flag: str, given: list[str], example: str) -> list[tuple[str, str]]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from core_tuning.errors import UserError
 from core_tuning.parser import Parser
 
 from .folder import SweepFolder, open_sweep, state_of
-from .options import add_launcher, parse
+from .options import add_launcher, add_output, parse
 from .run import make_runs, place_of
 
 
@@ -23,8 +22,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("name", metavar="NAME", help="of the sweep")
     parser.add_argument("ids", nargs="*", metavar="ID", help="of failed runs (default: all)")
-    parser.add_argument("--output", type=Path, metavar="DIR",
-                        help="the sweep's folder; default: runs/sweep-NAME")
+    add_output(parser)
     add_launcher(parser)
     return parser
 

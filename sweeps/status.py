@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import sys
 import time
-from pathlib import Path
 
 from core_tuning.errors import UserError
 from core_tuning.parser import Parser
 
 from .folder import State, SweepFolder, open_sweep, state_of
+from .options import add_output, sweep_path
+from .time_left import expected_seconds, makespan, spent_seconds
 from .watching import duration
 
 # Enough to see what is wrong; the rest is counted.
@@ -28,8 +29,7 @@ def build_parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("name", metavar="NAME", help="of the sweep")
-    parser.add_argument("--output", type=Path, metavar="DIR",
-                        help="the sweep's folder; default: runs/sweep-NAME")
+    add_output(parser)
     parser.add_argument("--price", type=float, metavar="DOLLARS", help="of a GPU hour")
     parser.add_argument("--watch", action="store_true",
                         help="show it again and again until nothing is left to do")
@@ -46,10 +46,9 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--price is {options.price}: expected dollars of at least 0.")
     if not 0 < options.every < math.inf:
         raise UserError(f"--every is {options.every}: expected seconds above 0.")
-    path = options.output or Path("runs") / f"sweep-{Path(options.name).stem}"
     while True:
         # Read anew, because another process may add runs.
-        folder = open_sweep(path)
+        folder = open_sweep(sweep_path(options))
         state = state_of(folder)
         start = _CLEAR if options.watch and sys.stdout.isatty() else ""
         print(start + describe(folder, state, options.price), flush=True)
@@ -72,7 +71,7 @@ def describe(folder: SweepFolder, state: State, price: float | None = None) -> s
         f"  running    {len(state.running):6}",
         f"  failed     {len(state.failed):6}",
         f"  remaining  {len(state.remaining):6}",
-        *_time_left(state, price),
+        *_time_left(folder, state, price),
         *(f"  running: {folder.runs[id].title} ({id})" for id in state.running),
     ]
     shown = list(state.failed.items())[:MOST_FAILURES]
@@ -82,20 +81,25 @@ def describe(folder: SweepFolder, state: State, price: float | None = None) -> s
     return "\n".join(lines)
 
 
-def _time_left(state: State, price: float | None) -> list[str]:
-    left = len(state.remaining) + len(state.running)
-    if not left:
+def _time_left(folder: SweepFolder, state: State, price: float | None) -> list[str]:
+    # Those that are made now are the first to end.
+    ids = [*state.running, *state.remaining]
+    if not ids:
         return []
     if not state.seconds:
         return ["  time left  unknown until a run has finished"]
-    mean = sum(state.seconds.values()) / len(state.seconds)
+    runs = folder.runs
+    expected = expected_seconds(
+        (runs[id] for id in ids), (runs[id] for id in state.done), state.seconds
+    )
+    spent = spent_seconds(folder, state)
+    left = [max(0.0, expected[id] - spent.get(id, 0.0)) for id in ids]
     at_once = max(1, len(state.running))
-    # A run that is being made counts whole: how far it is is its own affair.
     lines = [
-        f"  time left  about {duration(math.ceil(left / at_once) * mean)}, {at_once} at the same "
-        f"time, {duration(mean)} a run"
+        f"  time left  about {duration(makespan(left, at_once))}, {at_once} at the same time, "
+        f"{duration(sum(expected.values()) / len(ids))} a run"
     ]
-    hours = left * mean / 3600
+    hours = sum(left) / 3600
     cost = "" if price is None else f", ${hours * price:,.2f} at ${price:g} an hour"
     lines.append(f"  GPU hours  {hours:.3g} left{cost}, at one GPU a run")
     return lines

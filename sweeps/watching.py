@@ -9,6 +9,31 @@ from collections.abc import Iterable
 from .folder import SweepFolder
 
 
+class Tally:
+    """Says that one of several jobs has ended, and how long the others take.
+
+    Args:
+        total: number of jobs.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.ended = 0
+        self.started = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Count a job that has ended and print how."""
+        self.ended += 1
+        line = f"[{self.ended}/{self.total}] {text}"
+        if self.ended < self.total:
+            line += f"; {duration(self.seconds_left())} left"
+        print(line, file=sys.stderr, flush=True)
+
+    def seconds_left(self) -> float:
+        """Estimate from the jobs that have ended; one at least has."""
+        return (time.monotonic() - self.started) / self.ended * (self.total - self.ended)
+
+
 class Watch:
     """Follows runs by their files, whoever makes them.
 
@@ -23,8 +48,7 @@ class Watch:
     def __init__(self, folder: SweepFolder, ids: Iterable[str]) -> None:
         self.folder = folder
         self.pending = dict.fromkeys(ids)
-        self.total = len(self.pending)
-        self.started = time.monotonic()
+        self._tally = Tally(len(self.pending))
 
     def look(self, ids: Iterable[str] | None = None) -> None:
         """Say which of the pending runs, or of these among them, have ended by now."""
@@ -42,17 +66,7 @@ class Watch:
 
     def _ended(self, id: str, how: str, what: str) -> None:
         del self.pending[id]
-        ended = self.total - len(self.pending)
-        text = f"[{ended}/{self.total}] {how} {self.folder.runs[id].title} ({id}): {what}"
-        if self.pending:
-            text += f"; {duration(self.seconds_left())} left"
-        print(text, file=sys.stderr, flush=True)
-
-    def seconds_left(self) -> float:
-        """Estimate from the runs that have ended since this watch began; one at least has."""
-        return (
-            (time.monotonic() - self.started) / (self.total - len(self.pending)) * len(self.pending)
-        )
+        self._tally.say(f"{how} {self.folder.runs[id].title} ({id}): {what}")
 
 
 def duration(seconds: float) -> str:

@@ -23,6 +23,7 @@ Run = Callable[..., subprocess.CompletedProcess]
 FAKE = {
     "__init__.py": "",
     "algorithms.py": "ALGORITHMS = ['ERM']\nclass ERM: pass\n",
+    "command_launchers.py": "REGISTRY = {'local': print}\n",
     "datasets.py": (
         "DATASETS = ['Debug28']\nclass MultipleDomainDataset:\n    N_WORKERS = 8\n"
         "class Debug28(MultipleDomainDataset): ENVIRONMENTS = ['0', '1', '2']\n"

@@ -129,7 +129,7 @@ def test_what_sbatch_is_given(folder, monkeypatch, tmp_path):
         (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
     given = {"partition": "gpu", "time": "240", "gpus": "1", "licenses": "mine"}
-    executor = make_executor(folder, Place(workers=1, slurm=given))
+    executor = make_executor(folder.path / "slurm", folder.name, Place(workers=1, slurm=given))
     assert isinstance(executor._executor, submitit.SlurmExecutor)
     jobs = executor.map_array(Task(), [str(folder.path)] * 2, ["ok", "bad"])
     assert [job.job_id for job in jobs] == ["17_0", "17_1"]
@@ -161,7 +161,7 @@ def test_slurm_refuses_what_it_cannot_do(folder, monkeypatch, tmp_path, given, m
     with pytest.raises(UserError, match=message):
         if given and "cluster" not in given:
             sbatch_parameters(given, "fake", None)
-        make_executor(folder, Place(slurm=given))
+        make_executor(folder.path / "slurm", folder.name, Place(slurm=given))
 
 
 def test_slurm_gives_a_run_a_day_unless_told_otherwise():
