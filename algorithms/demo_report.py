@@ -24,13 +24,13 @@ from core_tuning.report.page import (
     html_table,
 )
 from core_tuning.report.summary import difference, summarise
+from core_tuning.selection import Cell, Selected, select, training_domain_validation
 from core_tuning.training.folder import write_atomically
 
 from .demo import TITLES
 from .environments import Environments
 from .evaluation import Store
 from .saved import load_model
-from .selection import Cell, Selected, select, training_domain_validation
 from .tables import accuracies, trial_means
 
 Records = Sequence[Mapping[str, Any]]

@@ -17,6 +17,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 from core_tuning.data.loading import SeededTransform, load_batches
 from core_tuning.errors import UserError
+from core_tuning.selection import source_accuracy
 from core_tuning.training import Learner, RunFolder
 from core_tuning.training.folder import append_line, read_lines, write_atomically, write_lines
 from core_tuning.training.progress import Progress
@@ -29,7 +30,6 @@ from .evaluation import Protocol, Store, accuracies
 from .job import Job, Machine
 from .sampling import DomainBatches
 from .saved import save_model
-from .selection import source_accuracy
 
 Record = dict[str, Any]
 RESULTS = "results.jsonl"

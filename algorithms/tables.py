@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core_tuning.report.summary import summarise
-
-from .selection import RULES, Cell, Selected, select
+from core_tuning.selection import RULES, Cell, Selected, select
 
 WIDTH = 16
 MISSING = "-"

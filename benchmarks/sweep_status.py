@@ -6,7 +6,6 @@ python benchmarks/sweep_status.py
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -14,35 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from core_tuning.sweeps.definition import Run, Sweep
-from core_tuning.sweeps.folder import SweepFolder, read_state, start_sweep
+from finished_sweep import make_sweep
+
+from core_tuning.sweeps.folder import read_state
 
 LIMIT_SECONDS = 1.0
-
-
-def make_sweep(path: Path, count: int) -> SweepFolder:
-    """A sweep's folder as `count` finished runs leave it."""
-    runs = tuple(
-        Run(
-            id=f"{index:012x}",
-            title=f"Core-tuning, dtd, seed {index}",
-            cell={"part": "main", "row": "Core-tuning", "dataset": "dtd"},
-            seed=index,
-            steps=(("finetune", "--seeds", str(index), "--output", "{folder}", "--resume"),),
-            done="result.json",
-            forwards=None,
-        )
-        for index in range(count)
-    )
-    folder = start_sweep(path, Sweep("benchmark", "Benchmark", None, runs, ""))
-    for id in folder.runs:
-        folder.run_path(id).mkdir()
-        (folder.run_path(id) / "result.json").write_text("{}")
-        folder.lock_path(id).write_text("{}")
-        folder.log_path(id).write_text("")
-        progress = {"attempts": 1, "seconds": 60.0, "steps": 1}
-        folder.progress_path(id).write_text(json.dumps(progress))
-    return folder
 
 
 def main() -> int:
@@ -51,7 +26,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    command = [sys.executable, "-m", "core_tuning", "sweep", "status", "benchmark", "--output"]
+    command = [sys.executable, "-m", "core_tuning", "sweep", "status", "emoji", "--output"]
     reading, answering = [], []
     with tempfile.TemporaryDirectory() as place:
         path = make_sweep(Path(place) / "sweep", options.runs).path

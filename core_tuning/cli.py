@@ -40,7 +40,7 @@ COMMANDS = {
     ),
     "sweep": (
         "core_tuning.sweeps.command",
-        "the runs behind a table of the paper: list, run, status, retry",
+        "the runs behind a table of the paper: list, run, status, retry, report",
     ),
     "inspect": (
         "core_tuning.inspect_checkpoint",

@@ -12,6 +12,7 @@ COMMANDS = {
     "run": ("run", "make the runs of a sweep, or go on with them; --dry-run only shows them"),
     "status": ("status", "what is done, running, failed and left"),
     "retry": ("retry", "make failed runs again"),
+    "report": ("reporting.report", "tables and a page of what is finished, beside the paper's"),
 }
 _HELP = ("-h", "--help")
 

@@ -17,6 +17,7 @@ from core_tuning.files import write_atomically
 
 from .definition import Run, Sweep
 from .locks import is_held, take
+from .reading import what_it_runs
 
 # Of the lock of the folder as a whole; no run has a dot in its id.
 _STARTING = ".sweep"
@@ -50,6 +51,7 @@ class SweepFolder:
 
     Attributes:
         runs: by id.
+        environment: versions and the command line of who started or extended the sweep last.
         command: what is put before a step's arguments; None for this Python's `-m core_tuning`.
     """
 
@@ -59,6 +61,7 @@ class SweepFolder:
         self.title: str = contents["title"]
         self.definition: str = contents["definition"]
         self.command: list[str] | None = contents["command"]
+        self.environment: dict[str, Any] = contents.get("environment", {})
         self.runs = {run.id: run for run in map(_run_from, contents["runs"])}
 
     def run_path(self, id: str) -> Path:
@@ -240,6 +243,9 @@ def _check_same(before: SweepFolder, sweep: Sweep) -> None:
 
 
 def _first_difference(old: str, new: str) -> tuple[str, str]:
+    """The first lines that differ, where the definitions run different things; else ("", "")."""
+    if what_it_runs(old) == what_it_runs(new):
+        return "", ""
     first, second = old.splitlines(), new.splitlines()
     length = max(len(first), len(second))
     first += [""] * (length - len(first))

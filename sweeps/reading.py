@@ -12,6 +12,7 @@ from core_tuning.errors import UserError
 
 from .arguments import COMMANDS, canonical, check_name, evaluate_options, known_options
 from .checking import check_distinct, check_keys, check_seeds, read_options, typed
+from .claims import FINDING, Claim, read_claims
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,7 +25,7 @@ _PART_KEYS = (
     "command", "adversarial", "seeds", "options", "rows", "axes", "grid", "evaluate", "measures",
     "paper", "small",
 )  # fmt: skip
-_TOP_KEYS = ("title", "machine", PART)
+_TOP_KEYS = ("title", "machine", PART, FINDING)
 _CHOICE_KEYS = ("name", "options", "paper")
 _SMALL_KEYS = ("seeds", "options", "evaluate", "only")
 _PAPER_KEYS = ("table", "value", "where")
@@ -83,13 +84,14 @@ class Definition(NamedTuple):
     title: str
     machine: dict[str, Any]
     parts: list[Part]
+    claims: list[Claim]
     text: str
 
 
 def sweep_names() -> list[str]:
     """Names of the definitions that are shipped."""
     folder = files(__package__) / "definitions"
-    return sorted(Path(entry.name).stem for entry in folder.iterdir() if _is_toml(entry.name))
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if is_toml(entry.name))
 
 
 def read_definition(name: str) -> Definition:
@@ -98,8 +100,8 @@ def read_definition(name: str) -> Definition:
     Raises:
         UserError: there is none, it is no TOML, or something in it is unknown.
     """
-    if not _is_toml(name):
-        _check_sweep(name)
+    if not is_toml(name):
+        check_sweep(name)
         text = (files(__package__) / "definitions" / f"{name}.toml").read_text("utf-8")
         return parse_definition(text, name, f"{name}.toml")
     path = Path(name)
@@ -114,14 +116,16 @@ def read_definition(name: str) -> Definition:
     return parse_definition(text, path.stem, str(path))
 
 
-def _check_sweep(name: str) -> None:
+def check_sweep(name: str) -> None:
+    """Raise a UserError with the nearest name if no definition of this one is shipped."""
     padded = re.sub(r"^table_?(\d)$", r"table0\1", name)
     if padded != name and padded in sweep_names():
         raise UserError(f"There is no sweep '{name}': did you mean '{padded}'?")
     check_name(name, sweep_names(), "There is no sweep", why=", or a path to a .toml file")
 
 
-def _is_toml(name: str) -> bool:
+def is_toml(name: str) -> bool:
+    """Whether a sweep is named by the path of a definition."""
     return name.endswith(".toml")
 
 
@@ -147,7 +151,21 @@ def parse_definition(text: str, name: str, file: str) -> Definition:
     else:
         given = {key: contents[key] for key in contents if key in _PART_KEYS}
         parts = [_part(given, file, named=False)]
-    return Definition(name, title, machine, parts, text)
+    claims = read_claims(typed(contents, FINDING, list, file), parts, file)
+    return Definition(name, title, machine, parts, claims, text)
+
+
+def what_it_runs(text: str) -> dict[str, Any]:
+    """The contents of a definition's text, but for what only the report reads, the claims.
+
+    Raises:
+        UserError: it is not TOML.
+    """
+    try:
+        contents = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"The definition is not valid TOML ({error}): correct it.") from error
+    return {key: value for key, value in contents.items() if key != FINDING}
 
 
 def _part(given: Any, file: str, *, named: bool) -> Part:

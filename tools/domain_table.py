@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from core_tuning.algorithms.environments import load_environments
-from core_tuning.algorithms.selection import Selected, select, training_domain_validation
-from core_tuning.report.summary import Summary, summarise
+from core_tuning.report.summary import interval_text
+from core_tuning.selection import Selected, select, training_domain_validation
 from core_tuning.training.folder import read_lines
 
 BASELINE = "CETuning"
@@ -75,8 +75,8 @@ def table(accuracies: Accuracies, names: Sequence[str]) -> str:
         ]
         means = trial_means(values, len(names))
         shared = [means[trial] - baseline[trial] for trial in means if trial in baseline]
-        cells = [_interval(column) for column in columns] + [_interval(list(means.values()))]
-        cells.append("" if method == BASELINE else _interval(shared, sign="+"))
+        cells = [interval_text(values) for values in (*columns, list(means.values()))]
+        cells.append("" if method == BASELINE else interval_text(shared, sign="+"))
         lines.append(f"| {method} | {' | '.join(cells)} | {len(means)} |")
     return "\n".join(lines)
 
@@ -94,22 +94,16 @@ def factor_table(settings: Mapping[str, Accuracies], targets: int) -> str:
     for name, setting in settings.items():
         means = {method: trial_means(values, targets) for method, values in setting.items()}
         baseline = means.get(BASELINE) or trial_means(first[BASELINE], targets)
-        cells = [_interval(list(means[m].values())) if m in means else "as first" for m in methods]
+        cells = [
+            interval_text(list(means[m].values())) if m in means else "as first" for m in methods
+        ]
         trials = 0
         for method in others:
             shared = [t for t in means.get(method, {}) if t in baseline]
-            cells.append(_interval([means[method][t] - baseline[t] for t in shared], sign="+"))
+            cells.append(interval_text([means[method][t] - baseline[t] for t in shared], sign="+"))
             trials = max(trials, len(shared))
         lines.append(f"| {name} | {' | '.join(cells)} | {trials} |")
     return "\n".join(lines)
-
-
-def _interval(values: Sequence[float], sign: str = "") -> str:
-    if not values:
-        return "-"
-    summary: Summary = summarise(values)
-    shown = f"{summary.mean:{sign}.2f}"
-    return shown if summary.interval is None else f"{shown} ± {summary.interval:.2f}"
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from scipy import stats
@@ -38,7 +39,27 @@ def summarise(values: Sequence[float]) -> Summary:
     if runs == 1:
         return Summary(mean, None, None, 1)
     error = statistics.stdev(values) / math.sqrt(runs)
-    return Summary(mean, error, float(stats.t.ppf(0.975, runs - 1)) * error, runs)
+    return Summary(mean, error, interval_factor(runs) * error, runs)
+
+
+@cache
+def interval_factor(runs: int) -> float:
+    """Half-width of the 95% interval (Student-t) in standard errors; NaN for less than two runs."""
+    return float(stats.t.ppf(0.975, runs - 1)) if runs > 1 else math.nan
+
+
+def interval_text(values: Sequence[float], sign: str = "") -> str:
+    """Mean and half of the 95% interval as text, such as "54.37 ± 1.92"; "-" without values.
+
+    Args:
+        values: of the runs.
+        sign: "+" writes the sign of a positive mean too.
+    """
+    if not values:
+        return "-"
+    summary = summarise(values)
+    shown = f"{summary.mean:{sign}.2f}"
+    return shown if summary.interval is None else f"{shown} ± {summary.interval:.2f}"
 
 
 def difference(

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core_tuning.algorithms import selection
-from core_tuning.algorithms.selection import RULES, Cell, select
+from core_tuning import selection
 from core_tuning.algorithms.tables import selection_json, tables
+from core_tuning.selection import RULES, Cell, select
 
 ENVIRONMENTS = 4
 NAMES = ["art", "cartoon", "photo", "a domain of a very long name"]

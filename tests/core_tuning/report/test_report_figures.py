@@ -95,6 +95,51 @@ def test_grouped_shows_runs_mean_and_interval(tmp_path, drawn):
     assert bar[:, 1] == pytest.approx([3 - half, 3 + half], rel=1e-4)
 
 
+def test_embeddings_are_in_rows_of_four_at_most(tmp_path, drawn):
+    points, labels = np.arange(24.0).reshape(12, 2), np.arange(12) % 3
+    panels = {f"map {i}": (points, labels) for i in range(5)}
+    save_embeddings(panels, ["a", "b", "c"], tmp_path / "a.png")
+    assert size(tmp_path / "a.png") == (1530, 1095)
+    assert [axes.get_title() for axes in drawn[0].axes] == list(panels)
+
+
+def test_bars_begin_at_zero_and_differ_in_grey(tmp_path, drawn):
+    accuracies = {"art": {"ERM": [60.0, 62.0], "CORAL": [70.0], "SagNet": []}}
+    save_grouped_accuracies(accuracies, tmp_path / "a.png", ylabel=LABEL, bars=True)
+    axes = drawn[0].axes[0]
+    bars = [container[0] for container in axes.containers if hasattr(container, "patches")]
+    assert [(bar.get_y(), bar.get_height()) for bar in bars] == [(0, 61), (0, 70)]
+    assert axes.get_ylim()[0] == 0
+    assert len({bar.get_hatch() for bar in bars}) == 2
+    assert [text.get_text() for text in axes.texts] == ["missing"]
+    assert axes.texts[0].get_position()[0] == 2
+
+
+@pytest.mark.parametrize("bars", [False, True])
+def test_the_paper_s_value_is_a_dash_below_the_markers(tmp_path, drawn, bars):
+    accuracies = {"art": {"ERM": [60.0, 62.0], "CORAL": []}, "photo": {"ERM": [50.0]}}
+    paper = {"art": {"ERM": 63.0, "CORAL": 75.0}}
+    save_grouped_accuracies(accuracies, tmp_path / "a.png", ylabel=LABEL, paper=paper, bars=bars)
+    axes = drawn[0].axes[0]
+    dashes = [line for line in axes.lines if line.get_gid() == figures.PAPER]
+    assert [(line.get_xdata()[0], *line.get_ydata()) for line in dashes] == [
+        (-0.45, 63, 63), (0.55, 75, 75),
+    ]  # fmt: skip
+    assert axes.get_ylim()[1] > 75
+    markers = [line for line in axes.lines if line.get_marker() in tuple(figures.MARKERS)]
+    assert all(dash.get_zorder() < mark.get_zorder() for dash in dashes for mark in markers)
+    names = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert names == ["ERM", "CORAL", "the paper's value"]
+
+
+def test_intervals_of_few_runs_are_cut_at_0_and_100(tmp_path, drawn):
+    accuracies = {"art": {"ERM": [30.0, 80.0], "CORAL": [97.0, 99.0]}}
+    save_grouped_accuracies(accuracies, tmp_path / "a.png", ylabel=LABEL)
+    low, high = drawn[0].axes[0].get_ylim()
+    assert -5 < low < 0
+    assert 100 < high < 105
+
+
 def means(axes):
     """(x, y, colour, marker) of the large markers."""
     lines = [line for line in axes.lines if line.get_markersize() > 5]
@@ -172,7 +217,7 @@ def test_grouped_is_wider_with_more_groups(tmp_path):
 
 
 def test_methods_are_told_apart_by_colour_and_in_grey():
-    looks = [figures._look(position) for position in range(40)]
+    looks = [figures.look(position) for position in range(40)]
     assert len(set(looks)) == 40
     assert len({marker for _, marker in looks[:10]}) == 10
 

@@ -10,12 +10,15 @@ import pytest
 
 from core_tuning.report.page import (
     html_command,
+    html_figure,
     html_heading,
     html_image,
     html_list,
     html_page,
     html_paragraph,
     html_table,
+    html_terms,
+    html_wide,
 )
 
 HOSTILE = "a <b> & \"c\" 'd'</p><script>"
@@ -61,7 +64,9 @@ def png(tmp_path):
         (html_heading(HOSTILE, level=1), ["h1"]),
         (html_paragraph(HOSTILE), ["p"]),
         (html_list([HOSTILE]), ["ul", "li"]),
+        (html_terms([(HOSTILE, "")]), ["dl", "dt", "dd"]),
         (html_table([HOSTILE], []), ["table", "tr", "th"]),
+        (html_table([], [], caption=HOSTILE), ["table", "caption", "tr"]),
     ],
 )
 def test_text_is_shown_as_it_is(fragment, tags):
@@ -107,6 +112,22 @@ def test_image_is_embedded(png):
     assert base64.b64decode(encoded, validate=True) == png.read_bytes()
 
 
+def test_figure_has_a_caption_and_a_description(png):
+    reader = Reader(html_figure(png, HOSTILE, HOSTILE + "!"))
+    assert reader.tags == ["figure", "div", "img", "figcaption"]
+    assert reader.attributes["alt"] == reader.attributes["aria-label"] == HOSTILE
+    assert reader.texts == [HOSTILE + "!"]
+
+
+def test_a_wide_table_stays_as_it_is():
+    table = html_table(["a"], [["b\nc"]])
+    box = html_wide(table, HOSTILE)
+    assert table in box
+    reader = Reader(box)
+    assert reader.attributes["tabindex"] == "0"
+    assert reader.texts == ["a", "b\nc"]
+
+
 def test_page_is_whole_and_needs_nothing_else(png):
     """It can be sent by mail: no other file, nothing from the network."""
     body = [html_heading("A", level=1), html_image(png, "b"), html_table(["c"], [["d"]])]
@@ -115,7 +136,7 @@ def test_page_is_whole_and_needs_nothing_else(png):
     assert page.endswith("</html>\n")
     assert not re.search(r'(src|href)="(?!data:)|url\(|@import|<script', page)
     reader = Reader(page)
-    assert reader.tags[:4] == ["html", "meta", "title", "style"]
+    assert reader.tags[:6] == ["html", *["meta"] * 3, "title", "style"]
     assert reader.attributes["charset"] == "utf-8"
     assert reader.texts[0] == HOSTILE
     # The body is fragments already, so that it is not escaped twice.

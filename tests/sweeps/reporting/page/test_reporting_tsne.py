@@ -1,0 +1,115 @@
+"""t-SNE maps of real models of one step; where they cannot be made the page says why."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from core_tuning.cli import main
+from core_tuning.errors import UserError
+from core_tuning.sweeps.reporting import tsne
+from core_tuning.sweeps.reporting.page import write_page
+from core_tuning.sweeps.reporting.tsne import choose_runs, draw_features
+
+
+@pytest.fixture(scope="module")
+def sweep_folder(tmp_path_factory):
+    """A folder with runs/id--0, fine-tuned on the embedded data for an epoch of few steps."""
+    folder = tmp_path_factory.mktemp("sweep")
+    arguments = ["--epochs", "1", "--fraction", "0.05", "--batch-size", "32", "--workers", "0"]
+    run = folder / "runs" / "id-CE-0"
+    assert main(["finetune", "--method", "ce", *arguments, "--output", str(run)]) == 0
+    shutil.copytree(run, folder / "runs" / "id-B-0")
+    return folder
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """As t-SNE of all of them would take its time."""
+    monkeypatch.setattr(tsne, "MOST_IMAGES", 40)
+
+
+@pytest.fixture
+def one_part(made_up):
+    values = {(row, "", "accuracy"): [50.0] for row in ("CE", "B")}
+    return made_up.part(values, rows=("CE", "B", "C"), name="ablation")
+
+
+def test_maps_are_of_the_same_images(sweep_folder, one_part, few_images, drawn, tmp_path):
+    drawing = draw_features(one_part, sweep_folder / "runs", tmp_path / "a.png")
+    (figure,) = drawn
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["before fine-tuning", "CE", "B"]
+    counts = [[len(each.get_offsets()) for each in axes.collections] for axes in figure.axes]
+    assert counts[0] == counts[1] == counts[2]
+    assert sum(counts[0]) == 40
+    before, first, same = (
+        [each.get_offsets().tolist() for each in axes.collections] for axes in figure.axes
+    )
+    # The two models are copies, and nothing is random.
+    assert first == same != before
+    assert "40 test images of emoji_domains, of its first 10 classes, seed 0" in drawing.caption
+
+
+def test_the_page_has_the_maps(sweep_folder, one_part, few_images, made_up, tmp_path):
+    write_page(made_up.report(one_part), sweep_folder, tmp_path)
+    assert (tmp_path / "figures" / "1-ablation-tsne.png").is_file()
+    assert "t-SNE of the features of 40 test images" in (tmp_path / "report.html").read_text()
+
+
+def test_the_page_says_why_there_are_none(one_part, made_up, tmp_path):
+    write_page(made_up.report(one_part), tmp_path / "sweep", tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "No t-SNE maps: " in page
+    assert "config.json" in page
+
+
+def test_a_data_set_that_is_not_there_is_said(sweep_folder, one_part, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(sweep_folder / "runs", runs)
+    config = runs / "id-CE-0" / "config.json"
+    config.write_text(config.read_text().replace('"emoji_domains"', '"cifar10"'))
+    with pytest.raises(UserError, match="cifar10"):
+        draw_features(one_part, runs, tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_model_that_is_gone_is_said(sweep_folder, one_part, few_images, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(sweep_folder / "runs", runs)
+    (runs / "id-B-0" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"id-B-0/model\.safetensors does not exist"):
+        draw_features(one_part, runs, tmp_path / "a.png")
+
+
+def test_a_lost_checkpoint_costs_its_map_alone(sweep_folder, one_part, few_images, drawn, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(sweep_folder / "runs", runs)
+    config = runs / "id-CE-0" / "config.json"
+    config.write_text(config.read_text().replace('"pretrained": null', '"pretrained": "gone.pth"'))
+    drawing = draw_features(one_part, runs, tmp_path / "a.png")
+    assert [axes.get_title() for axes in drawn[0].axes] == ["CE", "B"]
+    assert "The map before fine-tuning is left out: " in drawing.caption
+
+
+def test_the_seed_that_most_rows_have_is_chosen(made_up):
+    part = made_up.part(
+        {("CE", "pets", "", "accuracy"): [50.0, 51.0], ("B", "pets", "", "accuracy"): [50.0, 51.0],
+         ("B", "cars", "", "accuracy"): [50.0]},
+        rows=("B", "CE"), axes={"dataset": ("dtd", "pets", "cars")},
+    )  # fmt: skip
+    without = part.values[part.values["id"] != "id-CE-pets-0"]
+    chosen = choose_runs(part._replace(values=without))
+    assert list(chosen["id"]) == ["id-B-pets-1", "id-CE-pets-1"]
+
+
+def test_no_more_than_five_rows_are_drawn(made_up):
+    rows = [f"method {name}" for name in "gfedcba"]
+    part = made_up.part({(row, "", "accuracy"): [50.0] for row in rows}, rows=rows)
+    assert list(choose_runs(part)["row"]) == rows[:5]
+
+
+def test_nothing_finished_is_said(made_up, tmp_path):
+    with pytest.raises(UserError, match="No run is finished"):
+        draw_features(made_up.part({}, rows=("CE",)), tmp_path, tmp_path / "a.png")
