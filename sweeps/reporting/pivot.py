@@ -78,9 +78,11 @@ def _table(part: PartReport, cells: Any, quantity: str, measure: str, text: Text
     columns = list(dict.fromkeys(column for _, column in texts))
     body = [[texts.get((line, column), ABSENT) for column in columns] for line in lines]
     if _has_mean(part, has_rows) and len(columns) > 1:
-        columns.append(MEAN)
-        for row, line in zip(body, lines, strict=True):
-            row.append(_mean_text(part, line, cells, text))
+        for title, averaged in _averages(list(dict.fromkeys(cells[part.axes[0]]))):
+            columns.append(title)
+            own = cells[cells[part.axes[0]].isin(averaged)]
+            for row, line in zip(body, lines, strict=True):
+                row.append(_mean_text(part, line, own, text))
     if len(columns) > _MOST_COLUMNS and len(columns) > len(lines):
         lines, columns = columns, lines
         body = [list(row) for row in zip(*body, strict=True)]
@@ -123,6 +125,17 @@ def _has_mean(part: PartReport, has_rows: bool) -> bool:
     """Whether the cells are averaged over the axis, as the paper does over these two."""
     averaged = part.axes in (("dataset",), ("target",)) and part.command != "robust"
     return bool(has_rows) and averaged
+
+
+def _averages(names: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Title and values of each mean: of all, or of "PACS, photo" and the like by data set."""
+    by_dataset: dict[str, list[str]] = {}
+    for name in names:
+        dataset, comma, _ = name.partition(", ")
+        by_dataset.setdefault(dataset if comma else "", []).append(name)
+    if len(by_dataset) == 1:
+        return [(MEAN, list(names))]
+    return [(f"{MEAN} of {dataset}", own) for dataset, own in by_dataset.items() if len(own) > 1]
 
 
 def _mean_text(part: PartReport, line: str, cells: Any, text: Text) -> str:
