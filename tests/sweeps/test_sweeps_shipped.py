@@ -23,7 +23,8 @@ CLAIMS = {
     "table08_domainbed": (24, 24), "table09": (18 + 6, 19), "table13": (12, 12),
     "table14": (18 + 6, 21), "table22": (9, 9), "table23": (3, 3), "table24": (4, 4),
     "eta_alpha": (0, 9), "temperature": (0, 5), "projection": (0, 9),
-    "emoji": (0, 10 + 16 + 18 + 2),
+    "emoji": (0, 10 + 16 + 18 + 2), "emoji_robustness": (0, 12 + 1),
+    "emoji_robustness_grid": (0, 3 + 18),
 }  # fmt: skip
 
 
