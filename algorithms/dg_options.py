@@ -26,7 +26,8 @@ def build_parser() -> Parser:
         prog="core-tuning dg",
         description="Domain generalisation by DomainBed's protocol, without DomainBed: train on "
         "all domains but the targets, evaluate on every split of every domain. Its options have "
-        "DomainBed's names and defaults; its folders are read by DomainBed's collect_results.",
+        "DomainBed's names and, but for data set, algorithm, folder and seed, its defaults; its "
+        "folders are read by DomainBed's collect_results.",
         epilog="Several algorithms, targets, trials or hyper-parameter seeds make one run each, "
         "in folders of their own, and one table of all. Example: core-tuning dg --algorithm "
         "CETuning CoreTuning --test_envs all --trial_seed 0 1 2 --steps 1000 --output_dir runs/dg",

@@ -21,9 +21,10 @@ def build_parser() -> Parser:
     parser.add_argument("run", type=Path, help="a run's folder, or its model.safetensors")
     parser.add_argument("--dataset", help="another data set, with the same classes")
     parser.add_argument("--data-dir", type=Path, help="where the data set lies")
-    parser.add_argument("--split", choices=("test", "validation", "train"), default="test")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--split", choices=("test", "validation", "train"), default="test",
+                        help="default: test")  # fmt: skip
+    parser.add_argument("--batch-size", type=int, default=128, help="default: 128")
+    parser.add_argument("--workers", type=int, default=2, help="default: 2")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--output", type=Path, help="folder for result and confusion matrix")
     return parser

@@ -24,7 +24,7 @@ COMMANDS = {
     ),
     "evaluate": (
         "core_tuning.classification.evaluate",
-        "measure a finished run again, or on another folder of images",
+        "measure a finished run again, or on another data set",
     ),
     "robust": (
         "core_tuning.robustness.command",
@@ -89,6 +89,6 @@ def _help() -> str:
         "commands:",
         *(f"  {name:<10} {summary}" for name, (_, summary) in COMMANDS.items()),
         "",
-        "core-tuning COMMAND --help lists a command's options.",
+        "core-tuning COMMAND --help lists a command's options; core-tuning --version the version.",
     ]
     return "\n".join(lines)

@@ -30,7 +30,7 @@ def build_parser() -> Parser:
         usage="core-tuning robust evaluate RUN|CHECKPOINT [options]",
         description="Measure clean and robust accuracy in float32, and look for masked gradients. "
         "Without options: PGD-10 (the paper's protocol), PGD-50 with 10 restarts, Square and "
-        "AutoAttack standard, at every eps of the paper's Table 9, on 1000 test images.",
+        "AutoAttack standard, at every eps of the paper's Table 9, on up to 1000 test images.",
         allow_abbrev=False,
     )
     _add_subject(parser)

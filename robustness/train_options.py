@@ -73,8 +73,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     _check(options)
     if options.output is None:
         eps = options.eps.replace("/", "_")
+        variant = "-released" if options.variant == "released" else ""
         options.output = (
-            Path("runs") / f"{options.dataset}-at_{options.method}-{options.norm}-{eps}"
+            Path("runs") / f"{options.dataset}-at_{options.method}{variant}-{options.norm}-{eps}"
         )
     return options
 

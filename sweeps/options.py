@@ -19,7 +19,8 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="core-tuning sweep run",
         description="Make the runs of a sweep: finished ones are left as they are, half-finished "
-        "ones go on, failed ones wait for 'core-tuning sweep retry'.",
+        "ones go on (those of DomainBed's own script begin anew), failed ones wait for "
+        "'core-tuning sweep retry'.",
         epilog="Example: core-tuning sweep run table02 --only dataset=dtd dataset=pets --set "
         "data_dir=/data pretrained=moco_v2_800ep_pretrain.pth.tar --dry-run",
         allow_abbrev=False,
@@ -41,7 +42,8 @@ def _add_sweep(parser: Parser) -> None:
                        help="the definition's small setting, if it has one")
     group.add_argument("--only", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
                        help="the cells with one of these values of an axis, such as row=CE "
-                       "dataset=dtd dataset=pets")
+                       "dataset=dtd dataset=pets; all axes given must hold, and part=NAME takes a "
+                       "part")
     group.add_argument("--set", nargs="+", action="extend", default=[], dest="settings",
                        metavar="KEY=VALUE",
                        help="options of the runs, such as data_dir=/data, "
@@ -60,7 +62,8 @@ def add_launcher(parser: Parser) -> None:
     group.add_argument("--launcher", choices=tuple(LAUNCHERS), default="local",
                        help="on this machine, by sbatch, or on a Ray cluster (default: local)")
     group.add_argument("--workers", type=int, metavar="N",
-                       help="runs at the same time (default: one a GPU, or one without a GPU)")
+                       help="runs at the same time (default: one a GPU, or one without a GPU; "
+                       "slurm: 256; ray: as many as it has room for)")
     add_cluster(group)
 
 
@@ -69,7 +72,9 @@ def add_cluster(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--ray-address", metavar="ADDRESS",
                         help="of a Ray cluster to join (default: Ray starts on this machine)")
     parser.add_argument("--slurm", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-                        help="parameters of sbatch, such as partition=gpu time=240")
+                        help="parameters of sbatch, such as partition=gpu gpus=1 time=240 "
+                        "(minutes; default: a day); no GPU unless gpus says so; cluster=local "
+                        "tries it without Slurm")
 
 
 def _add_cost(parser: Parser) -> None:

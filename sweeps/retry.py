@@ -17,7 +17,8 @@ def build_parser() -> Parser:
     """Options of `core-tuning sweep retry`."""
     parser = Parser(
         prog="core-tuning sweep retry",
-        description="Make failed runs again; each goes on from its last checkpoint.",
+        description="Make failed runs again; each goes on from its last checkpoint (those of "
+        "DomainBed's own script begin anew).",
         allow_abbrev=False,
     )
     parser.add_argument("name", metavar="NAME", help="of the sweep")

@@ -11,6 +11,7 @@ from core_tuning.parser import Parser
 
 from .folder import State, SweepFolder, open_sweep, state_of
 from .options import add_output, sweep_path
+from .reading import what_it_runs
 from .time_left import expected_seconds, makespan, spent_seconds
 from .watching import duration
 
@@ -101,5 +102,8 @@ def _time_left(folder: SweepFolder, state: State, price: float | None) -> list[s
     ]
     hours = sum(left) / 3600
     cost = "" if price is None else f", ${hours * price:,.2f} at ${price:g} an hour"
-    lines.append(f"  GPU hours  {hours:.3g} left{cost}, at one GPU a run")
+    # A run on the CPU has as many cores as the launcher gives it.
+    on_gpu = "machine" not in what_it_runs(folder.definition)
+    unit, each = ("GPU", ", at one GPU a run") if on_gpu else ("run", "")
+    lines.append(f"  {unit} hours  {hours:.3g} left{cost}{each}")
     return lines

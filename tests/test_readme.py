@@ -67,7 +67,7 @@ def test_load_snippet(tmp_path, monkeypatch):
                       CrossEntropyLoss())  # fmt: skip
     facts = {"encoder": "small_resnet", "classes": list("abcd"), "mean": [0, 0, 0],
              "std": [1, 1, 1], "image_size": 48}  # fmt: skip
-    run = tmp_path / "runs" / "cifar10-core_tuning"
+    run = tmp_path / "runs" / "cifar10-core_tuning" / "seed-0"
     run.mkdir(parents=True)
     (run / "model.safetensors").write_bytes(learner.export(facts))
     monkeypatch.chdir(tmp_path)

@@ -4,7 +4,7 @@
     python tools/build_emoji_domains.py --unlabelled FOLDER
 
 The packages come from `npm pack` at the pinned versions, or from `--packages DIR` when it already
-holds their tarballs. Rendering needs CairoSVG: `pip install core-tuning[build-data]`.
+holds their tarballs. Rendering needs CairoSVG: `pip install core-tuning[tools]`.
 
 How far the rebuild reaches: the rule for the file list (classes, the choice of at most 130, the
 order) was inferred from the shipped zip. With CairoSVG 2.9.1, cairo 1.16, Pillow 13.0 and libwebp

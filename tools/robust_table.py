@@ -68,7 +68,11 @@ def read(folders: Iterable[Path]) -> Accuracies:
         method, seed = method_of(report["subject"]), report["subject"]["seed"]
         for row in rows_of(report):
             budget = f"{row['norm']} {row['eps_text']}"
-            found[Place(budget, method, row["title"])][seed] = row["robust"]
+            place = Place(budget, method, row["title"])
+            if seed in found[place]:
+                sys.exit(f"{folder} is a second run of {method}, {budget}, seed {seed}: give the "
+                         "runs of one setting.")  # fmt: skip
+            found[place][seed] = row["robust"]
             found[Place(budget, method, CLEAN)][seed] = report["clean"]["percent"]
     return found
 

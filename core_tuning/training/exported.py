@@ -35,7 +35,7 @@ def load_model(path: Path | str) -> tuple[nn.Sequential, dict[str, Any]]:
     if "classes" not in facts:
         raise UserError(
             f"{path} is no fine-tuned model of this package: expected one written by "
-            "'core-tuning finetune'; 'core-tuning inspect' says what it is."
+            "'core-tuning finetune' or 'robust train'; 'core-tuning inspect' says what it is."
         )
     encoder = build_encoder(facts["encoder"])
     name = classifier_name(encoder)

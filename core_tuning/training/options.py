@@ -37,7 +37,8 @@ def _add_data(parser: Parser) -> None:
     group.add_argument("--dataset", default="emoji_domains", metavar="NAME",
                        help="emoji_domains (embedded, the default), cifar10, cifar100, dtd, "
                        "aircraft, pets, flowers, flowers_kaggle, cars, caltech101, imagenet20, "
-                       "inat18, or 'folder' for DIR/{train,val}/CLASS/*")
+                       "inat18, or 'folder' for DIR/{train,val}/CLASS/*, where val is the test "
+                       "set, or DIR/{train,val,test}/CLASS/*, where val selects the model")
     group.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set lies")
     group.add_argument("--download", action="store_true",
                        help="fetch it first, where torchvision can")
@@ -45,7 +46,7 @@ def _add_data(parser: Parser) -> None:
                        help="train on a stratified share of the training data (Table 5)")
     group.add_argument("--validation", type=float, default=0.1, metavar="F",
                        help="share of the training data that selects the model (default: 0.1; "
-                       "0 keeps the last epoch's model)")
+                       "0 keeps the last epoch's model; a folder with val and test uses its val)")
     group.add_argument("--transforms", choices=("imagenet", "cifar", "small"),
                        help="default: what the paper uses for the data set")
     group.add_argument("--image-size", type=int, metavar="PX",
@@ -56,7 +57,8 @@ def _add_model(parser: Parser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--pretrained", metavar="FILE",
                        help="self-supervised checkpoint of any known format ('core-tuning inspect "
-                       "FILE' recognises it), 'embedded' for the shipped one, or 'random'")
+                       "FILE' recognises it), 'embedded' for the shipped one (the default of "
+                       "emoji_domains; others need one), or 'random'")
     group.add_argument("--encoder", metavar="NAME",
                        help="a torchvision ResNet or ResNeXt, timm:NAME, small_resnet or "
                        "small_resnet_2x; default: resnet50, or small_resnet with the embedded "
@@ -68,7 +70,8 @@ def _add_model(parser: Parser) -> None:
 
 def _add_method(parser: Parser) -> None:
     group = parser.add_argument_group("method")
-    group.add_argument("--method", choices=METHODS, default="core_tuning")
+    group.add_argument("--method", choices=METHODS, default="core_tuning",
+                       help="default: core_tuning")
     group.add_argument("--variant", choices=("equations", "released"), default="equations",
                        help="the paper's equations, or what its released code computes")
     group.add_argument("--eta", type=float, help="weight of the contrastive loss; try 0.1, 1, 10")
@@ -81,7 +84,7 @@ def _add_method(parser: Parser) -> None:
                        help="weigh all pairs alike (Table 2)")
     group.add_argument("--mixing", choices=("hard", "manifold", "none"),
                        help="hardness-directed mixup (Core-tuning's default), manifold mixup for "
-                       "the classifier alone, or none, CE's default (Table 2)")
+                       "the classifier alone, or none, the default of CE and CE-Con (Table 2)")
     group.add_argument("--positives", choices=("all", "generated"), default="all",
                        help="which positives are contrasted (Table 23)")
     group.add_argument("--no-smooth-classifier", dest="smooth_classifier", action="store_false",
@@ -114,7 +117,8 @@ def _add_machine(parser: Parser) -> None:
     group = parser.add_argument_group("machine")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     group.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32",
-                       help="of the forward pass; losses and evaluation stay float32")
+                       help="of the forward pass; losses and evaluation stay float32 "
+                       "(default: fp32)")
     group.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
     group.add_argument("--compile", action="store_true", help="pass the encoder to torch.compile")
     group.add_argument(
@@ -127,7 +131,8 @@ def _add_run(parser: Parser) -> None:
     group.add_argument("--seeds", type=int, nargs="*", default=[0], metavar="S",
                        help="one run each; reports mean and standard error (default: 0)")
     group.add_argument("--output", type=Path, metavar="DIR",
-                       help="run folder; default: runs/DATASET-METHOD")
+                       help="run folder; default: runs/DATASET-METHOD, with -released for that "
+                       "variant (robust train: runs/DATASET-at_METHOD-NORM-EPS)")
     group.add_argument("--resume", action="store_true", help="go on with a stopped run")
     group.add_argument("--overwrite", action="store_true", help="delete an older run there first")
     group.add_argument("--eval-every", type=int, default=1, metavar="N",

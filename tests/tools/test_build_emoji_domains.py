@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-pytest.importorskip("cairosvg", reason="rendering needs CairoSVG: core-tuning[build-data]")
+pytest.importorskip("cairosvg", reason="rendering needs CairoSVG: core-tuning[tools]")
 
 ROOT = Path(__file__).parents[2]
 

@@ -92,6 +92,13 @@ def test_a_budget_that_was_not_trained_for_is_left_out(tool, write):
     assert {place.method for place in found} == {"AT-CE, released"}
 
 
+def test_runs_that_differ_by_other_options_are_not_mixed(tool, write):
+    rows = [line("AutoAttack", "4/255", 30)]
+    folders = [write(name, "ce", 0, rows, eps="4/255") for name in ("one", "two")]
+    with pytest.raises(SystemExit, match="two is a second run of AT-CE, linf 4/255, seed 0"):
+        tool.read(folders)
+
+
 def test_runs_without_a_report_are_named(tool, tmp_path, capsys):
     (tmp_path / "half").mkdir()
     assert tool.read([tmp_path / "half"]) == {}

@@ -7,6 +7,7 @@ import importlib.metadata
 import pytest
 
 from core_tuning.cli import main
+from core_tuning.robustness.train_options import parse
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,11 @@ def test_an_l2_eps_that_no_image_can_use(arguments, capsys, tmp_path):
     assert main(arguments("--eps", "28")) == 2
     assert "at most 27.7" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_runs_that_differ_have_folders_that_differ():
+    """By default, so that none overwrites another."""
+    lines = ([], ["--variant", "released"], ["--method", "ce"], ["--norm", "linf"], ["--eps", "1"])
+    folders = {str(parse(line).output) for line in lines}
+    assert len(folders) == len(lines)
+    assert "runs/emoji_domains-at_core_tuning-released-l2-0.5" in folders

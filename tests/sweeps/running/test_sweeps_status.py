@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from core_tuning.sweeps.folder import open_sweep
+from core_tuning.sweeps.folder import open_sweep, start_sweep
 from core_tuning.sweeps.locks import take
 from core_tuning.sweeps.places import Place
 from core_tuning.sweeps.run import make_runs
@@ -44,6 +44,15 @@ def test_counts_time_and_money(make, fakes, capsys):
     assert "GPU hours  4 left, $10.00 at $2.5 an hour" in text
     assert "failed: fake e (e): boom" in text
     assert "running: fake c (c)" in text
+
+
+def test_on_a_cpu_it_speaks_of_no_gpu(tmp_path, fakes, capsys):
+    definition = "title = 'fake'\nmachine = { unit = 'CPU core', tflops = 0.1 }\n"
+    sweep = fakes.sweep(fakes.run("a"), fakes.run("b"), definition=definition)
+    folder = start_sweep(tmp_path / "sweep", sweep)
+    finish(folder, "a", 1800)
+    text = status(capsys, folder)
+    assert "run hours  0.5 left" in text and "GPU" not in text
 
 
 def test_nothing_left_needs_no_time(make, fakes, capsys):
