@@ -40,8 +40,12 @@ def test_refused(arguments, capsys, tmp_path, options, named):
 
 
 def test_torchattacks_missing(arguments, capsys, monkeypatch, tmp_path):
+    version = importlib.metadata.version
+
     def missing(name):
-        raise importlib.metadata.PackageNotFoundError(name)
+        if name == "torchattacks":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
     assert main(arguments()) == 2
