@@ -1,4 +1,4 @@
-"""Write the tables of docs/robustness.md out of adversarially fine-tuned and evaluated runs.
+"""Write tables out of adversarially fine-tuned and evaluated runs.
 
     core-tuning sweep run emoji_robustness
     python tools/robust_table.py runs/sweep-emoji_robustness/runs/* --figure clean_robust.png

@@ -1,4 +1,4 @@
-"""Tables of docs/robustness.md, from written reports."""
+"""Tables of adversarially fine-tuned runs, from written reports."""
 
 from __future__ import annotations
 
