@@ -6,6 +6,7 @@ in-split of the target domain.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -122,17 +123,22 @@ RULES: dict[str, Rule] = {
 
 
 def select(records: Sequence[Record], rule: Rule) -> dict[Cell, Selected]:
-    """Apply a rule to the records of many runs: the best hyper-parameters and step of each cell."""
-    groups: dict[Cell, dict[int, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    """Apply a rule to the records of many runs: the best hyper-parameters and step of each cell.
+
+    Runs of the same hyper-parameter seed differ in them all the same where their --hparams do.
+    """
+    groups: dict[Cell, dict[tuple[int, str], list[Record]]]
+    groups = defaultdict(lambda: defaultdict(list))
     for record in records:
         args = record["args"]
         for target in args["test_envs"]:
             cell = Cell(args["dataset"], args["algorithm"], target, args["trial_seed"])
-            groups[cell][args["hparams_seed"]].append(record)
+            given = json.dumps(args.get("hparams"), sort_keys=True)
+            groups[cell][args["hparams_seed"], given].append(record)
     chosen = {}
     for cell, by_hparams in groups.items():
         # Of equally good hyper-parameters DomainBed takes the highest seed; max takes the first.
-        found = [rule(by_hparams[seed], cell.target) for seed in sorted(by_hparams, reverse=True)]
+        found = [rule(by_hparams[key], cell.target) for key in sorted(by_hparams, reverse=True)]
         best = max((f for f in found if f), key=lambda choice: choice.validation, default=None)
         if best is not None:
             chosen[cell] = best

@@ -25,6 +25,7 @@ ATTACKS = {
     "square": "Square",
     "autoattack": "AutoAttack",
 }
+DEFAULT_ATTACKS = ("pgd10", "pgd50x10", "square", "autoattack")
 _SIDED = ("better", "than")
 _TWO_SIDED = ("different", "from")
 _KEYS = ("says", "part", *_SIDED, *_TWO_SIDED, "where", "quantity", "measure")
@@ -137,6 +138,16 @@ def measures_of(part: Part) -> list[str]:
 def budget_name(norm: str, eps: Any) -> str:
     """A budget as tables name it, such as "linf 4/255"."""
     return f"{norm} {canonical(eps)}"
+
+
+def read_eps(text: str) -> float:
+    """The number that an eps stands for, such as "0.5" or "8/255", as `robust` reads it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    numerator, slash, denominator = text.partition("/")
+    return float(numerator) / (float(denominator) if slash else 1.0)
 
 
 def _where(given: dict[str, Any], part: Part, file: str) -> dict[str, list[str]]:

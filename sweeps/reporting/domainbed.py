@@ -40,6 +40,11 @@ class _Runs(NamedTuple):
     damaged: dict[str, int]
     counts: tuple[int, int]
 
+    def datasets(self) -> list[str]:
+        """Data sets with runs to show: first those with finished ones."""
+        begun = (dataset for dataset, _, _ in self.trials)
+        return list(dict.fromkeys([*self.finished, *begun]))
+
 
 class _Paper(NamedTuple):
     """Names of targets by (data set, number), and the paper's numbers by (algorithm, *target)."""
@@ -72,7 +77,7 @@ def read_domainbed(path: Path, command: str, warn: Callable[[str], None] | None 
         warn(damage)
     paper = _paper()
     parts = tuple(
-        _part(dataset, methods, runs, paper) for dataset, methods in runs.finished.items()
+        _part(dataset, runs.finished.get(dataset, {}), runs, paper) for dataset in runs.datasets()
     )
     return Report(
         name=path.resolve().name,
@@ -182,7 +187,7 @@ def _paper() -> _Paper:
 def _notes(runs: _Runs, parts: tuple[PartReport, ...], damage: str) -> list[str]:
     done, total = runs.counts
     left_out = "" if done == total else "; the others are left out"
-    notes = [f"{done} of {total} runs are finished{left_out}."]
+    notes = [f"{done} of the {total} runs with a {RESULTS} are finished{left_out}."]
     if damage:
         notes.append(damage)
     notes.append(

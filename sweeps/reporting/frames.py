@@ -15,7 +15,8 @@ from .model import PartReport
 _CELL = ("measure", "quantity")
 _NUMBERS = ("mean", "standard_error", "interval", "n", "expected", "paper",
             "paper_standard_error", "difference")  # fmt: skip
-RESERVED = ("id", "seed", "row", "value", *_CELL, *_NUMBERS)
+# Of the columns of the CSV files.
+RESERVED = ("part", "command", "id", "seed", "row", "value", *_CELL, *_NUMBERS)
 
 
 class Line(NamedTuple):

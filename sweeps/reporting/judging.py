@@ -8,14 +8,17 @@ import pandas as pd
 
 from core_tuning.report.summary import Summary, summarise
 
-from ..claims import ACCURACY, Claim
+from ..claims import Claim
 from .frames import over_axes
+from .labels import quantity_name
 from .model import Finding, PartReport
 
 HOLDS = "holds here"
 FAILS = "does not hold here"
 NOT_SHOWN = "not shown here"
 NOT_MEASURED = "not measured"
+# Narrower than this an interval is, but for rounding, of equal differences.
+_LEAST_WIDTH = 1e-9
 
 
 def judge(claims: Iterable[Claim], parts: Sequence[PartReport]) -> list[Finding]:
@@ -48,6 +51,10 @@ def _judge(claim: Claim, part: PartReport | None) -> Finding:
         f"{said}: {summary.mean:+.2f} points of {_quantity(claim, cells)}, 95% interval "
         f"[{low:+.2f}, {high:+.2f}] over {summary.runs} pairs of the same seed."
     )
+    if summary.interval < _LEAST_WIDTH:
+        # Few runs on few images come out equal by chance, and no interval has no width.
+        evidence = f"{evidence} All differences are equal, which tells nothing of their spread."
+        return Finding(claim.says, NOT_SHOWN, evidence)
     return Finding(claim.says, _verdict(claim, summary), evidence)
 
 
@@ -68,9 +75,7 @@ def _cells(claim: Claim, part: PartReport) -> pd.DataFrame:
 
 
 def _quantity(claim: Claim, cells: pd.DataFrame) -> str:
-    name = {"clean": "clean accuracy", ACCURACY: ACCURACY}.get(
-        claim.quantity, f"accuracy under {claim.quantity}"
-    )
+    name = quantity_name(claim.quantity)
     many = len(cells) // 2
     return name if many == 1 else f"{name}, mean of {many} cells"
 

@@ -16,6 +16,7 @@ from .drawings import BARS, CELLS, POINTS, Drawing, describe
 from .grids import save_heat_map, save_rows
 from .labels import axis_label, quantity_label
 from .lines import Panel, Point, save_lines
+from .texts import MISSING, cell_text
 
 # Inches: what is wider is split, as a page would shrink its letters.
 WIDEST = 11.0
@@ -107,7 +108,7 @@ def _heat_maps(arrangement: Arrangement, stem: Path) -> Iterator[Drawing]:
         path = stem.with_name(f"{stem.name}-map-{number}.png")
         save_heat_map(
             means,
-            [[_cell_text(found.get((y, x))) for x in xs] for y in ys],
+            [[_in_heat_map(found.get((y, x))) for x in xs] for y in ys],
             path,
             rows=ys,
             columns=xs,
@@ -162,17 +163,12 @@ def _paper(arrangement: Arrangement) -> dict[tuple[str, str], float]:
     }
 
 
-def _cell_text(line: Mapping[str, Any] | None) -> str:
+def _in_heat_map(line: Mapping[str, Any] | None) -> str:
     """Lines for a cell of a heat map."""
     if line is None or line["n"] == 0:
-        return "missing"
-    of = "" if line["n"] == line["expected"] else f" of {line['expected']}"
-    lines = [f"{line['mean']:.2f}", f"n = {line['n']}{of}"]
-    if not math.isnan(line["interval"]):
-        lines.insert(1, f"± {line['interval']:.2f}")
-    if not math.isnan(line["paper"]):
-        lines.append(f"paper {line['paper']:.2f}")
-    return "\n".join(lines)
+        return MISSING
+    words = cell_text(line)
+    return "\n".join(filter(None, [words.mean, words.spread, f"n = {words.runs}", words.paper]))
 
 
 def _split(columns: list[str], rows: list[str]) -> list[list[str]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
-from ..claims import CLEAN
+from ..claims import ACCURACY, CLEAN, read_eps
 from .arrangement import MEASURE, ROW, Arrangement
 
 _AXES = {
@@ -41,19 +39,23 @@ def quantity_label(arrangement: Arrangement) -> str:
     """The quantity of an arrangement with its unit."""
     if arrangement.command in _QUANTITIES:
         return _QUANTITIES[arrangement.command]
-    return robust_label(arrangement.quantity)
+    return f"{quantity_name(arrangement.quantity)} (%)"
 
 
-def robust_label(quantity: str) -> str:
-    """A quantity of `robust` with its unit: "clean", or the name of an attack."""
-    if quantity == CLEAN:
-        return "accuracy without attack (%)"
-    return f"accuracy under {quantity} (%)"
+def quantity_name(quantity: str) -> str:
+    """A quantity without its unit; of `robust` it is "clean", or the name of an attack."""
+    names = {ACCURACY: ACCURACY, CLEAN: "accuracy without an attack"}
+    return names.get(quantity, f"accuracy under {quantity}")
+
+
+def name_value(axis: str, value: str) -> str:
+    """A value of an axis, with the axis where it is a bare number or share, such as "eta 0.1"."""
+    return f"{axis} {value}" if axis != ROW and value[:1].isdigit() else value
 
 
 def describe_where(arrangement: Arrangement) -> str:
     """The axes that do not vary and the rule of model selection, such as "cifar10"; or ""."""
-    said = [value for value in arrangement.fixed.values() if value]
+    said = [name_value(*each) for each in arrangement.fixed.items() if each[1]]
     if arrangement.measure:
         said.append(f"selected by {arrangement.measure}")
     return ", ".join(said)
@@ -67,4 +69,4 @@ def norm_label(norm: str) -> str:
 def read_budget(measure: str) -> tuple[str, float, str]:
     """Norm, eps and eps as it is written, of a measure such as "linf 4/255"."""
     norm, _, eps = measure.partition(" ")
-    return norm, float(Fraction(eps)), eps
+    return norm, read_eps(eps), eps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from .model import Report
@@ -10,15 +11,17 @@ from .pivot import tables_of
 READING = (
     "Accuracies in %: mean ± half of the 95% interval (Student-t), and in brackets the number of "
     "finished runs. Beside it stands the paper's number, with its standard error (s.e.) where it "
-    "prints one. “missing” is a cell without a finished run, “–” a combination that the sweep "
-    "does not have."
+    "prints one; beside a mean of cells stands the mean of the paper's numbers in them, which may "
+    "differ in the last digit from one that it prints. “missing” is a cell without a finished "
+    "run, “–” a combination that the sweep does not have, or a mean of cells "
+    "that lacks one."
 )
 JUDGING = (
     "Each is judged by differences between runs of the same seed: it holds here if their 95% "
     "interval (Student-t) is above 0 (or, where it says that two differ, does not contain 0), does "
-    "not hold here if the interval is below 0, and is not shown here if the interval contains 0. "
-    "Nothing corrects for their number, {count}: of every twenty comparisons of methods that do "
-    "not differ, about one will look as if they did."
+    "not hold here if the interval is below 0, and is not shown here if the interval contains 0 or "
+    "has no width. Nothing corrects for their number, {count}: of every twenty comparisons of "
+    "methods that do not differ, about one will look as if they did."
 )
 
 
@@ -26,7 +29,7 @@ def markdown(report: Report) -> str:
     """The text of report.md: tables, findings, notes and environment."""
     blocks = [
         f"# {_plain(report.title)}",
-        f"Made by `{' '.join(report.command.split())}`.",
+        f"Made by {_code(report.command)}.",
         READING,
     ]
     for part in report.parts:
@@ -41,7 +44,9 @@ def markdown(report: Report) -> str:
     blocks += ["## Notes", _list(map(_plain, report.notes))]
     if report.environment:
         blocks += ["## Made with"]
-        blocks.append(_list(f"{_plain(key)}: `{each}`" for key, each in report.environment.items()))
+        blocks.append(
+            _list(f"{_plain(key)}: {_code(each)}" for key, each in report.environment.items())
+        )
     return "\n\n".join(blocks) + "\n"
 
 
@@ -61,6 +66,13 @@ def _plain(text: str) -> str:
     for sign in "\\`*_<":
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.split())
+
+
+def _code(text: str) -> str:
+    """A text as code, on one line: more backticks around it than it has side by side."""
+    text = " ".join(text.split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{text}{fence}" if fence == "`" else f"{fence} {text} {fence}"
 
 
 def _list(items: Iterable[str]) -> str:

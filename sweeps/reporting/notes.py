@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
-from core_tuning.report.summary import summarise
-
 from ..folder import State, SweepFolder
-from ..reading import Definition, Part
+from ..reading import PART, Definition, Part
+from .choosing import chosen_by_validation
 from .model import PartReport
-from .pivot import name_value
-from .runs import LEAVE_ONE_OUT, VALIDATION, Reading, count_lines
+from .runs import LEAVE_ONE_OUT, Reading, count_lines, is_on_validation
 
 MOST_FAILURES = 10
 
@@ -28,7 +25,8 @@ def notes_of(
     defined = [part for part in definition.parts if part.name in reported]
     notes = [*_standing(folder, state), *damage_of(readings)]
     for part, reading in zip(defined, readings, strict=True):
-        notes += _chosen_by_validation(folder, part, reading)
+        notes += _on_validation(folder, part)
+        notes += chosen_by_validation(folder, part, reading)
     return [*notes, *_about_the_paper(parts)]
 
 
@@ -54,33 +52,13 @@ def _standing(folder: SweepFolder, state: State) -> list[str]:
     return notes
 
 
-def _chosen_by_validation(folder: SweepFolder, part: Part, reading: Reading) -> list[str]:
-    """Say of each row which values of the grid have the best mean validation accuracy."""
-    if not part.grid:
+def _on_validation(folder: SweepFolder, part: Part) -> list[str]:
+    """Say of a part of `robust` if its numbers are not of test images."""
+    runs = [run for run in folder.runs.values() if run.cell.get(PART, "") == part.name]
+    if part.command != "robust" or not all(is_on_validation(run) for run in runs):
         return []
-    test = {found.id: found.value for found in reading.values if found.quantity != VALIDATION}
-    groups: dict[tuple[str, ...], dict[tuple[str, ...], list[tuple[float, float]]]]
-    groups = defaultdict(lambda: defaultdict(list))
-    fixed = [axis for axis in part.axes if axis not in part.grid]
-    for found in reading.values:
-        if found.quantity == VALIDATION:
-            cell = folder.runs[found.id].cell
-            own, tried = (tuple(cell[axis] for axis in axes) for axes in (fixed, part.grid))
-            groups[own][tried].append((found.value, test[found.id]))
-    notes = []
-    for own, by_values in groups.items():
-        best = max(by_values, key=lambda key: summarise([v for v, _ in by_values[key]]).mean)
-        validation, accuracy = (
-            summarise(list(each)) for each in zip(*by_values[best], strict=True)
-        )
-        named = ", ".join(name_value(*each) for each in zip(part.grid, best, strict=True))
-        prefix = f"{', '.join(own)}: " if own else ""
-        notes.append(
-            f"{prefix}Validation chooses {named}, with {validation.mean:.2f}% on validation "
-            f"images and {accuracy.mean:.2f}% on test images (mean of {validation.runs}), among "
-            f"the {len(by_values)} settings with finished runs."
-        )
-    return notes
+    prefix = f"{part.name}: " if part.name else ""
+    return [f"{prefix}All accuracies are on validation images, and none on test images."]
 
 
 def _about_the_paper(parts: Sequence[PartReport]) -> list[str]:

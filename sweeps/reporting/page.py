@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from .figures import PartFigures, write_figures
 from .markdown import JUDGING
 from .model import Finding, PartReport, Report
 from .pivot import tables_of
+from .texts import cell_text
 
 PAGE = "report.html"
 READING = (
@@ -33,9 +33,10 @@ READING = (
     "differ by their seed alone, and is wide for few), and in brackets the number of finished "
     "runs. One run has no interval.",
     "Below it stands the paper's number, with its standard error (s.e.) where it prints one, and "
-    "in points how far the mean here is from it.",
+    "in points how far the mean here is from it; below a mean of cells stands the mean of the "
+    "paper's numbers in them, which may differ in the last digit from one that it prints.",
     "“missing” is a cell without a finished run; “2 of 3” says that one run is not finished yet. "
-    "“–” is a combination that the sweep does not have.",
+    "“–” is a combination that the sweep does not have, or a mean of cells that lacks one.",
 )
 
 
@@ -75,19 +76,11 @@ def report_page(report: Report, figures: Mapping[str, PartFigures]) -> str:
     return html_page(report.title, body)
 
 
-def cell_text(cell: Mapping[str, Any]) -> str:
+def two_lines(cell: Mapping[str, Any]) -> str:
     """Mean, interval and runs of a cell of `PartReport.cells`, and below it the paper's number."""
-    of = "" if cell["n"] == cell["expected"] else f" of {cell['expected']}"
-    mean = _with_spread(cell["mean"], cell["interval"]) if cell["n"] else "missing"
-    lines = [f"{mean} ({cell['n']}{of})"]
-    if not math.isnan(cell["paper"]):
-        paper = f"paper {_with_spread(cell['paper'], cell['paper_standard_error'], 's.e. ')}"
-        lines.append(f"{paper}, {cell['mean'] - cell['paper']:+.2f}" if cell["n"] else paper)
-    return "\n".join(lines)
-
-
-def _with_spread(mean: float, spread: float, what: str = "") -> str:
-    return f"{mean:.2f}" if math.isnan(spread) else f"{mean:.2f} ± {what}{spread:.2f}"
+    words = cell_text(cell)
+    below = ", ".join(filter(None, [words.printed(), words.difference]))
+    return "\n".join(filter(None, [words.measured(), below]))
 
 
 def _add_features(part: PartReport, figures: PartFigures, runs: Path) -> None:
@@ -119,7 +112,7 @@ def _findings(findings: Sequence[Finding]) -> list[str]:
 
 def _part(part: PartReport, figures: PartFigures) -> list[str]:
     body = [html_heading(part.name or "Results")]
-    for table in tables_of(part, cell_text):
+    for table in tables_of(part, two_lines):
         shown = html_table(table.header, table.rows, caption=table.title)
         body.append(html_wide(shown, table.title))
     body += [html_figure(*drawing) for drawing in figures.drawings]

@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 
 from core_tuning.report.summary import summarise
 
-from ..claims import ACCURACY, CLEAN
 from .frames import over_axes
+from .labels import name_value, quantity_name
 from .model import PartReport
+from .texts import ABSENT, cell_text
 
-# A cell without a finished run, and a combination that the sweep does not have.
-MISSING = "missing"
-ABSENT = "–"
 MEAN = "mean"
 # A page holds so many columns of "54.41 ± 4.85 (5), paper 78.71".
 _MOST_COLUMNS = 6
@@ -46,23 +44,24 @@ def tables_of(part: PartReport, text: Text | None = None) -> list[Table]:
 
     Args:
         part: whose cells are shown.
-        text: of a cell, `cell_text` by default; it reads mean, interval, n, expected, paper and
+        text: of a cell, `one_line` by default; it reads mean, interval, n, expected, paper and
             paper_standard_error.
     """
-    text = text or cell_text
+    text = text or one_line
     by_measure = part.command in ("dg", "domainbed")
     keys = ["measure", "quantity"] if by_measure else ["quantity"]
-    tables = []
+    tables: list[Table] = []
     for name, cells in part.cells.groupby(keys, sort=False):
         measure = name[0] if by_measure else ""
-        if not by_measure or cells["n"].any():
+        # Of a part without a finished run, the first rule's table says what is missing.
+        if not by_measure or cells["n"].any() or not (part.cells["n"].any() or tables):
             tables.append(_table(part, cells, str(name[-1]), measure, text))
     return tables
 
 
 def _table(part: PartReport, cells: Any, quantity: str, measure: str, text: Text) -> Table:
     shown = [axis for axis in part.axes if cells[axis].nunique() > 1]
-    fixed = [str(cells[axis].iloc[0]) for axis in part.axes if axis not in shown]
+    fixed = [name_value(axis, str(cells[axis].iloc[0])) for axis in part.axes if axis not in shown]
     has_rows = cells["row"].ne("").any()
     # Without rows the first axis has the lines.
     line_axis = "row" if has_rows or not shown else shown.pop(0)
@@ -70,55 +69,37 @@ def _table(part: PartReport, cells: Any, quantity: str, measure: str, text: Text
     names = (line_axis, *shown)
     for cell in cells.to_dict("records"):
         line, *others = (name_value(axis, str(cell[axis])) for axis in names)
-        if part.command == "robust":
-            others.append(cell["measure"])
         # A budget that is an axis too is named once.
-        texts[line, ", ".join(dict.fromkeys(others))] = text(cell)
+        if part.command == "robust" and cell["measure"] not in (line, *others):
+            others.append(cell["measure"])
+        texts[line, ", ".join(others)] = text(cell)
     lines = list(dict.fromkeys(line for line, _ in texts))
     columns = list(dict.fromkeys(column for _, column in texts))
     body = [[texts.get((line, column), ABSENT) for column in columns] for line in lines]
     if _has_mean(part, has_rows) and len(columns) > 1:
         for title, averaged in _averages(list(dict.fromkeys(cells[part.axes[0]]))):
             columns.append(title)
-            own = cells[cells[part.axes[0]].isin(averaged)]
             for row, line in zip(body, lines, strict=True):
-                row.append(_mean_text(part, line, own, text))
+                own = cells[(cells["row"] == line) & cells[part.axes[0]].isin(averaged)]
+                row.append(_mean_text(part, line, own, len(averaged), text))
     if len(columns) > _MOST_COLUMNS and len(columns) > len(lines):
         lines, columns = columns, lines
         body = [list(row) for row in zip(*body, strict=True)]
-    header = ("", *(column or _accuracy(quantity) for column in columns))
+    header = ("", *(column or f"{quantity_name(quantity)} (%)" for column in columns))
     rows = tuple((line, *row) for line, row in zip(lines, body, strict=True))
     return Table(_title(part, fixed, quantity, measure), header, rows)
 
 
-def name_value(axis: str, value: str) -> str:
-    """A value of an axis, with the axis where it is a bare number or share, such as "eta 0.1"."""
-    return f"{axis} {value}" if axis != "row" and value[:1].isdigit() else value
-
-
-def _accuracy(quantity: str) -> str:
-    names = {ACCURACY: "accuracy (%)", CLEAN: "accuracy without an attack (%)"}
-    return names.get(quantity, f"accuracy under {quantity} (%)")
-
-
 def _title(part: PartReport, fixed: Sequence[str], quantity: str, measure: str) -> str:
-    what = _accuracy(quantity)
+    what = f"{quantity_name(quantity)} (%)"
     chosen = [f"selected by {measure}"] if measure else []
     return ", ".join([*([part.name] if part.name else []), *fixed, what, *chosen])
 
 
-def cell_text(cell: Mapping[str, Any]) -> str:
+def one_line(cell: Mapping[str, Any]) -> str:
     """Mean, half of the 95% interval, runs (of how many, if some are missing), and the paper."""
-    of = "" if cell["n"] == cell["expected"] else f" of {cell['expected']}"
-    mean = _interval(cell["mean"], cell["interval"]) if cell["n"] else MISSING
-    parts = [f"{mean} ({cell['n']}{of})"]
-    if not math.isnan(cell["paper"]):
-        parts.append(f"paper {_interval(cell['paper'], cell['paper_standard_error'], 's.e. ')}")
-    return ", ".join(parts)
-
-
-def _interval(mean: float, spread: float, what: str = "") -> str:
-    return f"{mean:.2f}" if math.isnan(spread) else f"{mean:.2f} ± {what}{spread:.2f}"
+    words = cell_text(cell)
+    return ", ".join(filter(None, [words.measured(), words.printed()]))
 
 
 def _has_mean(part: PartReport, has_rows: bool) -> bool:
@@ -138,9 +119,14 @@ def _averages(names: Sequence[str]) -> list[tuple[str, list[str]]]:
     return [(f"{MEAN} of {dataset}", own) for dataset, own in by_dataset.items() if len(own) > 1]
 
 
-def _mean_text(part: PartReport, line: str, cells: Any, text: Text) -> str:
-    """The mean over the axis of those seeds that have all of it, and of the paper's numbers."""
-    own = cells[cells["row"] == line]
+def _mean_text(part: PartReport, line: str, own: Any, count: int, text: Text) -> str:
+    """The mean over a row's own cells of those seeds that have all of them, and of the paper's.
+
+    A row that lacks some of the `count` cells has none: it would be of other things than the
+    means below and above it.
+    """
+    if len(own) < count or not own["expected"].all():
+        return ABSENT
     values = over_axes(part, [line], own)[line].tolist()
     summary = summarise(values) if values else None
     spread = summary.interval if summary is not None else None

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from core_tuning.errors import UserError
 from core_tuning.parser import Parser
@@ -20,6 +20,14 @@ from ..reading import check_sweep, is_toml, read_definition, sweep_names, what_i
 
 if TYPE_CHECKING:
     from .model import Report
+
+
+class _Asked(NamedTuple):
+    """Name of the report that is asked for, folder of its runs, and what reads them."""
+
+    name: str
+    place: Path
+    read: Callable[[], Report]
 
 
 # fmt: off
@@ -45,8 +53,8 @@ def build_parser() -> Parser:
                         "'core-tuning domainbed sweep' or of 'core-tuning dg', with results.jsonl "
                         "and done in its sub-folders; by all three rules of model selection")
     parser.add_argument("--to", type=Path, metavar="DIR",
-                        help="the report's folder, missing, empty, or of an earlier report, which "
-                        "is replaced; default: report/ in the folder of the runs")
+                        help="the report's folder, missing, empty, or of an earlier report of the "
+                        "same runs, which is replaced; default: report/ in the folder of the runs")
     parser.add_argument("--no-page", action="store_true",
                         help="tables only, in seconds: neither report.html nor figures")
     return parser
@@ -58,18 +66,18 @@ def main(argv: list[str]) -> int:
     options = build_parser().parse_args(argv)
     command = shlex.join(["core-tuning", "sweep", "report", *argv])
     _check_options(options)
-    place, read = _domainbed(options, command) if options.domainbed else _sweep(options, command)
+    asked = _domainbed(options, command) if options.domainbed else _sweep(options, command)
     _check_installed()
     from .writing import check_target, write_report
 
-    target = options.to or place / "report"
-    check_target(target)
-    report = read()
+    target = options.to or asked.place / "report"
+    check_target(target, asked.name)
+    report = asked.read()
 
     def add_page(folder: Path) -> None:
         from .page import write_page
 
-        write_page(report, place, folder)
+        write_page(report, asked.place, folder)
 
     write_report(report, target, None if options.no_page else add_page)
     _say(report, target, "report.md" if options.no_page else "report.html")
@@ -100,16 +108,16 @@ def _warn(sentence: str) -> None:
     print(f"core-tuning: warning: {sentence}", file=sys.stderr)
 
 
-def _domainbed(options: argparse.Namespace, command: str) -> tuple[Path, Callable[[], Report]]:
+def _domainbed(options: argparse.Namespace, command: str) -> _Asked:
     def read() -> Report:
         from .domainbed import read_domainbed
 
         return read_domainbed(options.domainbed, command, _warn)
 
-    return options.domainbed, read
+    return _Asked(options.domainbed.resolve().name, options.domainbed, read)
 
 
-def _sweep(options: argparse.Namespace, command: str) -> tuple[Path, Callable[[], Report]]:
+def _sweep(options: argparse.Namespace, command: str) -> _Asked:
     stem = Path(options.name).stem
     place = sweep_path(options)
     if not (place / "sweep.json").is_file() and not is_toml(options.name):
@@ -131,7 +139,7 @@ def _sweep(options: argparse.Namespace, command: str) -> tuple[Path, Callable[[]
         report = read_report(folder, command, claims, _warn)
         return report._replace(notes=(*report.notes, *changed))
 
-    return place, read
+    return _Asked(folder.name, place, read)
 
 
 def _current_claims(name: str, folder: SweepFolder) -> tuple[list[Claim] | None, list[str]]:

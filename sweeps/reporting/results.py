@@ -17,7 +17,7 @@ from .frames import RESERVED, Line, make_part, runs_frame
 from .judging import judge
 from .model import PartReport, Report
 from .notes import damage_of, notes_of
-from .runs import VALIDATION, Reading, read_runs, single_target, words_after
+from .runs import VALIDATION, Reading, attacks_of, budgets_of, read_runs, single_target
 
 _PAPER_ATTACK = ATTACKS["pgd10"]
 
@@ -82,21 +82,24 @@ def _runs_of_parts(folder: SweepFolder, definition: Definition) -> dict[str, lis
 def _check_any(folder: SweepFolder, state: State, readings: Sequence[Reading]) -> None:
     if any(reading.values for reading in readings):
         return
-    if state.done:
+    damaged = [name for reading in readings for name in reading.damaged]
+    if damaged:
         raise UserError(
             f"None of the {len(state.done)} finished runs in {folder.path} can be read, such as "
-            f"{next(iter(_damaged(readings)), state.done[0])}: delete their folders under runs/ "
-            "and make them again by 'core-tuning sweep run'."
+            f"{damaged[0]}: delete the folders of damaged ones under runs/ and make them again by "
+            "'core-tuning sweep run'."
+        )
+    if state.done:
+        raise UserError(
+            f"The finished runs in {folder.path} ({len(state.done)}) leave out two domains each, "
+            "and only serve leave-one-out selection: finish some that leave out one by "
+            "'core-tuning sweep run'."
         )
     raise UserError(
         f"No run in {folder.path} is finished ({len(state.running)} are running, "
         f"{len(state.failed)} failed, {len(state.remaining)} are left): finish some by "
         "'core-tuning sweep run'."
     )
-
-
-def _damaged(readings: Sequence[Reading]) -> list[str]:
-    return [name for reading in readings for name in reading.damaged]
 
 
 def _part_report(
@@ -133,8 +136,12 @@ def _part_report(
         extra.setdefault(key, {})[found.measure, found.quantity] = None
     lines = []
     for key, own, claims in _cells(part, runs, axes, folder.name):
-        for measure, quantity in {**_asked(part, own[0]), **extra.get(key, {})}:
-            paper = _printed(part, claims, measure, quantity)
+        asked = _asked(part, own[0])
+        measures = {measure for measure, _ in asked}
+        for measure, quantity in {**asked, **extra.get(key, {})}:
+            # A number of the paper's without a budget is of the one that the run is made for.
+            known = claims if measure in measures else []
+            paper = _printed(part, known, measure, quantity)
             lines.append(Line(key, measure, quantity, len(own), *paper))
     return make_part(part.name, part.command, axes, lines, values)
 
@@ -172,12 +179,10 @@ def _asked(part: Part, run: Run) -> dict[tuple[str, str], None]:
     """Measures and quantities that a run of the part is made for."""
     if part.command != "robust":
         return dict.fromkeys((measure, ACCURACY) for measure in measures_of(part))
-    step = run.steps[-1]
-    attacks = [ATTACKS.get(name, name) for name in words_after(step, "--attacks")]
+    attacks = [ATTACKS.get(name, name) for name in attacks_of(run)]
     return dict.fromkeys(
-        (budget_name(norm, eps), quantity)
-        for norm in words_after(step, "--norm")
-        for eps in words_after(step, f"--{norm}")
+        (budget_name(*budget), quantity)
+        for budget in budgets_of(run)
         for quantity in (CLEAN, *attacks)
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..claims import CLEAN
 from .arrangement import MEASURE, ROW
-from .labels import norm_label, read_budget, robust_label
+from .labels import name_value, norm_label, quantity_name, read_budget
 from .lines import Panel, Point
 from .model import PartReport
 
@@ -35,7 +35,7 @@ def budget_panels(parts: Sequence[PartReport]) -> dict[str, list[list[Panel]]]:
         runs = _runs_of(part)
         for line in part.cells.to_dict("records"):
             norm, eps, written = read_budget(line[MEASURE])
-            where = ", ".join(line[axis] for axis in others)
+            where = ", ".join(name_value(axis, line[axis]) for axis in others)
             own = lines.setdefault(where, {}).setdefault((line["quantity"], norm), {})
             paper = None if math.isnan(line["paper"]) else line["paper"]
             point = Point(eps, written, runs.get(_key(part, line), []), paper)
@@ -79,7 +79,7 @@ def _grid(by_panel: dict[tuple[str, str], dict[str, list[Point]]]) -> list[list[
             Panel(
                 f"eps ({norm_label(norm)} norm, images in [0, 1])",
                 # On two lines, as a panel is low.
-                robust_label(quantity).replace(" ", "\n", 1),
+                f"{quantity_name(quantity)} (%)".replace(" ", "\n", 1),
                 by_panel.get((quantity, norm), {}),
             )
             for norm in norms

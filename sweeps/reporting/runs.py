@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core_tuning.selection import RULES, Record, leave_one_domain_out
+from core_tuning.selection import RULES, Record, leave_one_domain_out, training_domain_validation
 
-from ..claims import ACCURACY, ATTACKS, CLEAN, budget_name
+from ..claims import ACCURACY, ATTACKS, CLEAN, DEFAULT_ATTACKS, budget_name, read_eps
 from ..definition import Run
 from ..folder import SweepFolder
 
@@ -19,7 +20,10 @@ RESULTS = "results.jsonl"
 VALIDATION = "validation accuracy"
 LEAVE_ONE_OUT = next(name for name, rule in RULES.items() if rule is leave_one_domain_out)
 # What reading a file that is not as its command writes it can raise.
-_DAMAGE = (ValueError, KeyError, TypeError, AttributeError)
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
+_TARGETS = ("--test-envs", "--test_envs")
+_ARGUMENTS = {"dataset": str, "algorithm": str, "output_dir": str, "trial_seed": int,
+              "hparams_seed": int}  # fmt: skip
 
 
 class Measured(NamedTuple):
@@ -61,8 +65,8 @@ def read_runs(folder: SweepFolder, command: str, ids: Sequence[str]) -> Reading:
     damaged: dict[str, int] = {}
     for id in ids:
         name = f"runs/{id}/{folder.runs[id].done}"
-        found = _read_whole(folder.path / name, read, id)
-        if found is None:
+        found = _read_whole(folder.path / name, read, folder.runs[id])
+        if not found:
             # The file is one value, whatever its lines.
             damaged[name] = 1
         else:
@@ -71,30 +75,56 @@ def read_runs(folder: SweepFolder, command: str, ids: Sequence[str]) -> Reading:
 
 
 def _read_whole(
-    path: Path, read: Callable[[str, Any], list[Measured]], id: str
+    path: Path, read: Callable[[Run, Any], list[Measured]], run: Run
 ) -> list[Measured] | None:
     try:
-        return read(id, json.loads(path.read_bytes()))
+        return read(run, json.loads(path.read_bytes()))
     except _DAMAGE:
         return None
 
 
-def _finetune(id: str, result: Any) -> list[Measured]:
-    values = [Measured(id, "", ACCURACY, _percent(result["test"]["top1"]))]
+def _finetune(run: Run, result: Any) -> list[Measured]:
+    values = [Measured(run.id, "", ACCURACY, _percent(result["test"]["top1"]))]
     # A run may have gone without validation images.
     if result.get("validation") is not None:
-        values.append(Measured(id, "", VALIDATION, _percent(result["validation"]["top1"])))
+        values.append(Measured(run.id, "", VALIDATION, _percent(result["validation"]["top1"])))
     return values
 
 
-def _robust(id: str, report: Any) -> list[Measured]:
+def _robust(run: Run, report: Any) -> list[Measured]:
+    asked = budgets_of(run)
     clean = _percent(report["clean"]["percent"])
     values = {}
     for row in report["rows"]:
-        budget = budget_name(row["norm"], row["eps_text"])
+        budget = budget_name(row["norm"], _spelled(asked, row))
         values[budget, CLEAN] = clean
         values[budget, ATTACKS.get(row["attack"], row["title"])] = _percent(row["robust"])
-    return [Measured(id, *key, value) for key, value in values.items()]
+    return [Measured(run.id, *key, value) for key, value in values.items()]
+
+
+def budgets_of(run: Run) -> list[tuple[str, str]]:
+    """Norm and eps, as the definition spells it, of each budget that a run of robust is for."""
+    step = run.steps[-1]
+    norms = words_after(step, "--norm")
+    return [(norm, eps) for norm in norms for eps in words_after(step, f"--{norm}")]
+
+
+def attacks_of(run: Run) -> Sequence[str]:
+    """The attacks that a run of robust asks for, in its evaluation's words."""
+    return words_after(run.steps[-1], "--attacks") or DEFAULT_ATTACKS
+
+
+def is_on_validation(run: Run) -> bool:
+    """Whether a run of robust is measured on validation images."""
+    return words_after(run.steps[-1], "--split") == ["validation"]
+
+
+def _spelled(asked: Iterable[tuple[str, str]], row: Mapping[str, Any]) -> str:
+    """The eps of a row as the run asked for it: the evaluation spells 0.50 and 128/255 its way."""
+    for norm, eps in asked:
+        if norm == row["norm"] and math.isclose(read_eps(eps), row["eps"], rel_tol=1e-6):
+            return eps
+    return row["eps_text"]
 
 
 def _percent(value: Any) -> float:
@@ -122,7 +152,10 @@ def read_records(path: Path) -> tuple[list[Record], int]:
 
 def _checked(line: Any) -> Record:
     args = line["args"]
-    kept = {"step": int(line["step"]), "args": args, "hparams": line.get("hparams", {})}
+    hparams = line.get("hparams", {})
+    if not isinstance(hparams, dict):
+        raise ValueError(f"the hyper-parameters are {hparams!r}")
+    kept = {"step": int(line["step"]), "args": args, "hparams": hparams}
     number = 0
     while (outside := f"env{number}_out_acc") in line:
         inside = f"env{number}_in_acc"
@@ -131,10 +164,11 @@ def _checked(line: Any) -> Record:
         kept[inside], kept[outside] = line[inside], line[outside]
         number += 1
     targets = args["test_envs"]
-    if not targets or not all(0 <= target < number for target in targets):
+    if not targets or not all(type(each) is int and 0 <= each < number for each in targets):
         raise ValueError(f"no accuracy of the targets {targets!r}")
-    for key in ("dataset", "algorithm", "trial_seed", "hparams_seed", "output_dir"):
-        args[key]
+    for key, kind in _ARGUMENTS.items():
+        if not isinstance(args[key], kind):
+            raise ValueError(f"{key} is {args[key]!r}")
     return kept
 
 
@@ -145,6 +179,8 @@ def _read_domains(folder: SweepFolder, ids: Sequence[str]) -> Reading:
         name = f"runs/{id}/{RESULTS}"
         path = folder.path / name
         records, skipped = read_records(path) if path.exists() else ([], 1)
+        # A file that is empty is damaged too.
+        skipped = skipped if records else max(skipped, 1)
         if skipped:
             damaged[name] = skipped
         return records
@@ -153,7 +189,7 @@ def _read_domains(folder: SweepFolder, ids: Sequence[str]) -> Reading:
     pairs = any(single_target(folder.runs[id]) is None for id in ids)
     # Many records at once only where runs are needed beside each other.
     kept = {id: read(id) for id in ids} if pairs else {}
-    pools = _pools(kept)
+    pools = _pools(folder, kept)
     for id in ids:
         target = single_target(folder.runs[id])
         if target is not None:
@@ -171,12 +207,15 @@ def _selected(
         chosen = rule(records, target) if records else None
         if chosen is not None:
             yield Measured(id, name, ACCURACY, 100 * chosen.test)
+            if rule is training_domain_validation:
+                # The others choose by the target, or by runs that a sweep may lack.
+                yield Measured(id, name, VALIDATION, 100 * chosen.validation)
 
 
 def single_target(run: Run) -> int | None:
     """The domain that a run of dg or domainbed tests on; None if it leaves out several."""
     step = run.steps[0]
-    targets = [words_after(step, flag) for flag in ("--test-envs", "--test_envs")]
+    targets = [words_after(step, flag) for flag in _TARGETS]
     (given,) = [each for each in targets if each] or [[]]
     return int(given[0]) if len(given) == 1 and given[0].isdigit() else None
 
@@ -190,20 +229,19 @@ def words_after(step: Sequence[str], flag: str) -> list[str]:
     return list(step[start:end])
 
 
-def _pools(records: Mapping[str, Sequence[Record]]) -> dict[str, list[Record]]:
-    """Of each run the records of all that differ from it in the targets alone."""
-    pools: dict[str, list[Record]] = defaultdict(list)
-    keys = {id: _apart_from_targets(own[0]["args"]) for id, own in records.items() if own}
+def _pools(folder: SweepFolder, records: Mapping[str, Sequence[Record]]) -> dict[str, list[Record]]:
+    """Of each run the records of all whose command differs from its own in the targets alone."""
+    pools: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    keys = {id: _apart_from_targets(folder.runs[id].steps[0]) for id in records}
     for id, key in keys.items():
         pools[key] += records[id]
     return {id: pools[key] for id, key in keys.items()}
 
 
-def _apart_from_targets(args: Mapping[str, Any]) -> str:
-    return json.dumps(
-        {key: each for key, each in args.items() if key not in ("test_envs", "output_dir")},
-        sort_keys=True,
-    )
+def _apart_from_targets(step: Sequence[str]) -> tuple[str, ...]:
+    (start,) = [step.index(flag) for flag in _TARGETS if flag in step] or [len(step)]
+    given = words_after(step, step[start]) if start < len(step) else []
+    return (*step[:start], *step[start + 1 + len(given) :])
 
 
 def count_lines(damaged: Mapping[str, int], shown: int = 5) -> str:

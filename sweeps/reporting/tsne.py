@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,10 @@ MOST_IMAGES = 500
 BEFORE = "before fine-tuning"
 PERPLEXITY = 30.0
 BATCH = 100
+# Of a run's configuration.
+_NEEDED = frozenset(
+    {"dataset", "data_dir", "validation", "seed", "pretrained", "encoder", "normalisation"}
+)
 
 
 def draw_features(part: PartReport, runs: Path, path: Path) -> Drawing:
@@ -57,24 +62,25 @@ def draw_features(part: PartReport, runs: Path, path: Path) -> Drawing:
     chosen = choose_runs(part)
     if not len(chosen):
         raise UserError("No run is finished: wait for one.")
-    config = RunFolder(runs / chosen["id"].iloc[0]).read_config()
-    images, classes = _test_images(config)
-    models = {
-        row: load_model(runs / id) for row, id in zip(chosen["row"], chosen["id"], strict=True)
-    }
-    encoders = {row: (model[0], facts) for row, (model, facts) in models.items()}
-    without = ""
-    try:
-        encoder, _ = build_image_encoder(argparse.Namespace(**config))
-        encoders = {BEFORE: (encoder, next(iter(models.values()))[1]), **encoders}
-    except UserError as error:
-        without = f" The map before fine-tuning is left out: {error}"
-    device = choose_device("auto")
-    labels = np.asarray(images.labels)
-    panels = {
-        title: (_map(encoder, _transformed(images, facts), device), labels)
-        for title, (encoder, facts) in encoders.items()
-    }
+    with _reading():
+        config = _config(runs / chosen["id"].iloc[0])
+        images, classes = _test_images(config)
+        models = {
+            row: load_model(runs / id) for row, id in zip(chosen["row"], chosen["id"], strict=True)
+        }
+        encoders = {row: (model[0], facts) for row, (model, facts) in models.items()}
+        without = ""
+        try:
+            encoder, _ = build_image_encoder(argparse.Namespace(**config))
+            encoders = {BEFORE: (encoder, next(iter(models.values()))[1]), **encoders}
+        except UserError as error:
+            without = f" The map before fine-tuning is left out: {error}"
+        device = choose_device("auto")
+        labels = np.asarray(images.labels)
+        panels = {
+            title: (_map(encoder, _transformed(images, facts), device), labels)
+            for title, (encoder, facts) in encoders.items()
+        }
     save_embeddings(panels, classes, path)
     what = f"t-SNE of the features of {len(images)} test images of {config['dataset']}"
     caption = (
@@ -83,6 +89,27 @@ def draw_features(part: PartReport, runs: Path, path: Path) -> Drawing:
         f"methods.{without}"
     )
     return Drawing(path, f"{what}: {listed(list(panels))}", caption)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turn what cannot be read into a UserError: a report that cannot be written is another."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{error.filename or 'A file'} cannot be read ({reason}).") from error
+
+
+def _config(run: Path) -> dict[str, Any]:
+    config = RunFolder(run).read_config()
+    lacking = _NEEDED if not isinstance(config, dict) else _NEEDED - config.keys()
+    if lacking:
+        raise UserError(
+            f"{run / 'config.json'} is damaged (it lacks {', '.join(sorted(lacking))}): expected "
+            "what 'core-tuning finetune' writes."
+        )
+    return config
 
 
 def choose_runs(part: PartReport) -> pd.DataFrame:

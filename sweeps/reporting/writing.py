@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,11 +24,16 @@ MARK = "report.json"
 _MADE_BY = "core-tuning sweep report"
 
 
-def check_target(target: Path) -> None:
-    """Check that a folder can be replaced by a report: it is missing, empty, or one itself.
+def check_target(target: Path, name: str) -> None:
+    """Check that a folder can be replaced by a report: it is missing, empty, or an older one.
+
+    Args:
+        target: the folder.
+        name: of the sweep that the report is of.
 
     Raises:
-        UserError: it is a file, or holds anything that `write_report` has not put there.
+        UserError: it is a file, holds a report of another sweep, or anything that `write_report`
+            has not put there.
     """
     if not target.exists():
         return
@@ -36,16 +42,21 @@ def check_target(target: Path) -> None:
     there = _files(target)
     if not there:
         return
-    known = _marked(target / MARK)
-    if known is None:
+    mark = _marked(target / MARK)
+    if mark is None:
         raise UserError(
             f"The folder {target} is not empty and is no report (its {MARK} is missing or another "
             "program's): name another with --to."
         )
-    for name in there:
-        if name not in known:
+    if mark["name"] != name:
+        raise UserError(
+            f"The report in {target} is of another sweep, '{mark['name']}' and not '{name}': "
+            "delete it, or name another folder with --to."
+        )
+    for file in there:
+        if file not in mark["files"]:
             raise UserError(
-                f"The report in {target} is not replaced, as {name} in it is not the report's: "
+                f"The report in {target} is not replaced, as {file} in it is not the report's: "
                 "move it elsewhere, or name another folder with --to."
             )
 
@@ -62,7 +73,8 @@ def write_report(report: Report, target: Path, write_page: Callable[[Path], None
         write_page: adds report.html and figures to a folder; None leaves them out.
 
     Raises:
-        UserError: the files cannot be written.
+        UserError: the files cannot be written, or `check_target` does not allow the folder any
+            more.
     """
     try:
         with _replacing(target) as folder:
@@ -81,6 +93,8 @@ def write_report(report: Report, target: Path, write_page: Callable[[Path], None
             }
             _write(folder / MARK, json.dumps(contents, indent=1) + "\n")
             _sync(folder)
+            # Drawing takes minutes, in which something may have been put there.
+            check_target(target, report.name)
     except OSError as error:
         kept = "; the report that is there is as it was" if target.exists() else ""
         raise UserError(
@@ -153,11 +167,12 @@ def _sync(folder: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _marked(path: Path) -> set[str] | None:
-    """Names of the files of the report whose mark this is; None if it is none."""
+def _marked(path: Path) -> dict[str, Any] | None:
+    """The mark of a report, with its "name" and its "files"; None if it is none."""
     try:
-        contents = json.loads(path.read_bytes())
-        return set(contents["files"]) if contents["made_by"] == _MADE_BY else None
+        mark = json.loads(path.read_bytes())
+        mark = {"name": mark["name"], "files": set(mark["files"]), "made_by": mark["made_by"]}
+        return mark if mark["made_by"] == _MADE_BY else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

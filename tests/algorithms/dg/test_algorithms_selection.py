@@ -121,6 +121,16 @@ def test_ties_go_to_the_earliest_step_and_the_highest_seed():
         assert (chosen.step, chosen.hparams_seed) == (step, 4)
 
 
+def test_given_hyper_parameters_are_chosen_among():
+    """Of the same hyper-parameter seed; the last step of one is not the other's."""
+    records = []
+    for given, step, level in (({"eta": 1}, 9, 0.4), ('{"eta": 0.1}', 5, 0.6)):
+        made = record([0], step, accuracy=lambda n, p, level=level: level)
+        records.append({**made, "args": {**made["args"], "hparams": given}})
+    (chosen,) = select(records, RULES[ORACLE]).values()
+    assert (chosen.step, chosen.test) == (5, 0.6)
+
+
 def test_leave_one_out_needs_every_pair():
     singles = [record([target]) for target in range(ENVIRONMENTS)]
     pairs = [record(pair) for pair in itertools.combinations(range(ENVIRONMENTS), 2)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import types
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,9 @@ def robust_report(clean, rows):
         "environment": {"torch": "2.15.0"},
         "clean": {"correct": round(clean), "n": 100, "low": 0, "high": 100, "percent": clean},
         "rows": [
-            {"attack": attack, "title": titles.get(attack, attack), "norm": norm, "eps": 0.5,
-             "eps_text": eps, "correct": round(percent), "n": 100, "robust": percent}
+            {"attack": attack, "title": titles.get(attack, attack), "norm": norm,
+             "eps": float(Fraction(eps)), "eps_text": eps,
+             "correct": round(percent), "n": 100, "robust": percent}
             for norm, eps, attack, percent in rows
         ],
         "masking": [],

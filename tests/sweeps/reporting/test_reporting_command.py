@@ -76,6 +76,25 @@ def test_no_readable_run(sweep, refused_report):
     assert "None of the 6 finished runs" in refused_report(sweep.path)
 
 
+def test_runs_without_pairs_are_not_called_damaged(tmp_path, kit, filled, define, refused):
+    """Runs that leave out two domains only serve others, and nobody shall delete them."""
+    targets = [("zero", 0), ("one", 1), ("both", [0, 1])]
+    given = [f"{{ name = '{name}', options = {{ test_envs = {each} }} }}" for name, each in targets]
+    text = "title = 'pairs'\ncommand = 'dg'\noptions = { algorithm = 'CETuning', steps = 300 }\n"
+    path = define(text=f"{text}axes.target = [{', '.join(given)}]\n")
+    folder = filled(tmp_path / "sweep", path, which=lambda run: False)
+    (run,) = [run for run in folder.runs.values() if run.cell["target"] == "both"]
+    results = folder.run_path(run.id) / "results.jsonl"
+    kit.write_lines(results, [kit.domain_record([0, 1], 0, 0.8, domains=2)])
+    (folder.run_path(run.id) / "done").touch()
+    arguments = ("sweep", "report", path, "--output", folder.path, "--no-page")
+    error = refused(*arguments)
+    assert "leave out two domains each, and only serve leave-one-out selection" in error
+    assert "delete" not in error
+    results.write_text("")
+    assert f"such as runs/{run.id}/results.jsonl: delete" in refused(*arguments)
+
+
 def test_a_damaged_sweep_file(sweep, refused_report):
     path = sweep.path / "sweep.json"
     kept = json.loads(path.read_text())
@@ -106,6 +125,8 @@ def test_damaged_lines_are_skipped_counted_and_named(tmp_path, filled, capsys):
         json.dumps({**whole, "env1_out_acc": None}), json.dumps({**whole, "step": "x"}),
         json.dumps({**whole, "args": {**whole["args"], "test_envs": [9]}}),
         json.dumps({**whole, "env0_in_acc": float("nan")}),
+        json.dumps({**whole, "step": float("inf")}), json.dumps({**whole, "hparams": None}),
+        json.dumps({**whole, "args": {**whole["args"], "trial_seed": None}}),
     ]  # fmt: skip
     path.write_text("\n".join([bad[0], *lines, *bad[1:]]) + "\n")
     (folder.run_path(second) / "results.jsonl").write_bytes(b"\xff\xfe\n")
@@ -113,7 +134,7 @@ def test_damaged_lines_are_skipped_counted_and_named(tmp_path, filled, capsys):
     assert main(["sweep", "report", "table08", "--output", str(tmp_path), "--no-page"]) == 0
     error = capsys.readouterr().err
     expected = (
-        f"14 damaged lines were skipped: runs/{first}/results.jsonl (12 lines), "
+        f"17 damaged lines were skipped: runs/{first}/results.jsonl (15 lines), "
         f"runs/{second}/results.jsonl, runs/{third}/results.jsonl."
     )
     assert error == f"core-tuning: warning: {expected}\n"

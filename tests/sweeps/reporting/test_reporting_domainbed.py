@@ -15,6 +15,7 @@ from core_tuning.errors import UserError
 from core_tuning.report.summary import summarise
 from core_tuning.selection import RULES
 from core_tuning.sweeps.reporting.domainbed import read_domainbed
+from core_tuning.sweeps.reporting.pivot import tables_of
 
 IID, LEAVE_ONE_OUT, ORACLE = RULES
 LETTERS = {"C": "Caltech101", "L": "LabelMe", "S": "SUN09", "V": "VOC2007"}
@@ -105,7 +106,42 @@ def test_unfinished_runs_are_expected_and_missing(tmp_path, write, capsys):
     )
     assert cells.loc[("CoreTuning", "mono"), "expected"] == 1
     assert pd.isna(cells.loc[("CoreTuning", "mono"), "mean"])
-    assert report.notes[0] == "1 of 3 runs are finished; the others are left out."
+    assert (
+        report.notes[0]
+        == "1 of the 3 runs with a results.jsonl are finished; the others are left out."
+    )
+
+
+def test_what_nobody_ran_is_not_missing(tmp_path, write):
+    write([0], [0.7], dataset="PACS", algorithm="CoreTuning")
+    write([0], [0.7], dataset="PACS", algorithm="ERM", done=False)
+    table = tables_of(part_of(read_domainbed(tmp_path / "sweep", "x"), "PACS"))[0]
+    assert table.header[1:3] == ("art painting", "cartoon")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["CoreTuning"] == ("70.00 (1), paper 87.31", "–", "–", "–", "–")
+    assert rows["ERM"] == ("missing (0 of 1)", "–", "–", "–", "–")
+
+
+def test_a_data_set_without_a_finished_run_is_shown(tmp_path, write):
+    write([0], [0.7], dataset="PACS", algorithm="ERM")
+    write([1], [0.7], dataset="DomainNet", algorithm="ERM", domains=6, done=False)
+    report = read_domainbed(tmp_path / "sweep", "x")
+    assert [part.name for part in report.parts] == ["PACS", "DomainNet"]
+    (table,) = tables_of(part_of(report, "DomainNet"))
+    assert ("domain 1", "missing (0 of 1)") in table.rows
+
+
+def test_given_hyper_parameters_are_not_mixed(tmp_path, write):
+    """Two runs of the same hyper-parameter seed, with other --hparams: validation chooses one."""
+    for eta, sources, test in ((0.1, 0.5, 0.6), (1, 0.9, 0.8)):
+        folder = write([0], [test - 0.1, test], dataset="VLCS", algorithm="ERM", sources=sources)
+        lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+        for line in lines:
+            line["args"]["hparams"] = json.dumps({"eta": eta})
+            line["env0_out_acc"] = sources
+        (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    values = part_of(read_domainbed(tmp_path / "sweep", "x"), "VLCS").values
+    assert values.set_index("measure")["id"].to_dict() == {IID: "run0001", ORACLE: "run0001"}
 
 
 def test_variants_are_methods_of_their_own(tmp_path, write):
@@ -136,7 +172,7 @@ def test_the_command(tmp_path, write, capsys):
     assert said.err == (
         f"core-tuning: warning: 1 damaged line was skipped: {broken.name}/results.jsonl.\n"
     )
-    assert "5 of 5 runs are finished. See" in said.out
+    assert "5 of the 5 runs with a results.jsonl are finished. See" in said.out
     text = (tmp_path / "out" / "report.md").read_text()
     assert "| CETuning | 50.00 (1), paper 78.71 |" in text
     assert "65.00 (1), paper 80.54" in text

@@ -70,6 +70,14 @@ def test_verdicts(judged, claim, by_seed, verdict):
     assert judged(claim, gains(*by_seed))[0] == verdict
 
 
+@pytest.mark.parametrize(("claim", "gain"), [(BETTER, 0.25), (WORSE, 0.25), (DIFFERENT, 0.1)])
+def test_equal_differences_tell_nothing(judged, claim, gain):
+    """Two pairs of runs on few images come out equal by chance."""
+    verdict, evidence = judged(claim, gains(gain, gain), which=lambda run: run.seed < 2)
+    assert verdict == "not shown here"
+    assert evidence.endswith("All differences are equal, which tells nothing of their spread.")
+
+
 def test_the_evidence_is_that_of_paired_differences(judged):
     """What seeds and data sets do to both alike does not widen the interval."""
     _, evidence = judged(BETTER, gains(1, 2, 1, 3))

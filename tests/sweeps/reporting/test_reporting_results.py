@@ -232,3 +232,25 @@ def test_frames_are_of_plain_types(tmp_path, filled):
         assert pd.api.types.is_float_dtype(part.cells[column])
     for column in ("n", "expected"):
         assert pd.api.types.is_integer_dtype(part.cells[column])
+
+
+def test_pairs_serve_runs_of_the_same_options(tmp_path, kit, filled, define):
+    """Rows that differ by an option which no record of a run tells."""
+    rows = """
+rows = [
+    { name = "a", options = { augmented_validation = false } },
+    { name = "b", options = { augmented_validation = true } },
+]
+"""
+    text = PAIRS.replace("[axes]\n", f"{rows}[axes]\n")
+    folder = filled(tmp_path / "sweep", define(text=text), which=lambda run: False)
+    for run in folder.runs.values():
+        targets = {"zero": [0], "one": [1], "both": [0, 1]}[run.cell["target"]]
+        # Row b has no pairs, and must not have a's.
+        if (run.cell["row"], targets) != ("b", [0, 1]):
+            records = [kit.domain_record(targets, 0, 0.8, trial=run.seed, folder=run.id, domains=2)]
+            kit.write_lines(folder.run_path(run.id) / "results.jsonl", records)
+            (folder.run_path(run.id) / "done").touch()
+    cells = read_report(folder, "core-tuning").parts[0].cells
+    found = cells[cells["measure"] == LEAVE_ONE_OUT].groupby("row")["n"].apply(list)
+    assert found.to_dict() == {"a": [2, 2], "b": [0, 0]}

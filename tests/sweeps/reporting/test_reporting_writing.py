@@ -136,3 +136,34 @@ def test_a_link_stays_a_link(sweep, tmp_path, report, contents, kit):
     assert report(sweep, "--to", str(tmp_path / "link")) == 0
     assert (tmp_path / "link").is_symlink()
     assert sorted(contents(tmp_path / "real")) == kit.FILES
+
+
+def test_a_report_of_another_sweep_is_kept(sweep, tmp_path, filled, report, contents, refused):
+    assert report(sweep, "--to", tmp_path / "out") == 0
+    before = contents(tmp_path / "out")
+    other = filled(tmp_path / "other", "table24")
+    error = refused("sweep", "report", "table24", "--output", other.path, "--no-page", "--to",
+                    tmp_path / "out")  # fmt: skip
+    assert "is of another sweep, 'table23' and not 'table24': delete it, or name another" in error
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_file_that_is_put_there_meanwhile_is_kept(
+    sweep, monkeypatch, there, report, refused_report
+):
+    if there:
+        assert report(sweep) == 0
+    target = sweep.path / "report"
+
+    def put(folder, real=writing._sync):
+        target.mkdir(exist_ok=True)
+        (target / "mine.txt").write_text("mine")
+        real(folder)
+
+    monkeypatch.setattr(writing, "_sync", put)
+    assert ("mine.txt in it is not the report's" if there else "is no report") in refused_report(
+        sweep.path
+    )
+    assert (target / "mine.txt").read_text() == "mine"
+    assert not any(path.name.startswith(".") for path in sweep.path.iterdir())

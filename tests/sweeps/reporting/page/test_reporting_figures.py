@@ -143,7 +143,7 @@ def test_rows_with_two_numeric_axes_have_a_heat_map_each(made_up, drawn, tmp_pat
     write(made_up.report(part), tmp_path)
     assert [figure.axes[0].get_title() for figure in drawn] == ["AT-CE", "AT-CE"]
     labels = [figure.axes[1].get_ylabel() for figure in drawn]
-    assert labels == ["accuracy without attack (%)", "accuracy under PGD-10 (%)"]
+    assert labels == ["accuracy without an attack (%)", "accuracy under PGD-10 (%)"]
 
 
 def test_numbers_are_a_line_with_a_gap_where_one_is_missing(made_up, drawn, tmp_path):
@@ -235,7 +235,7 @@ def test_robustness_is_against_eps_with_a_panel_for_attack_and_norm(made_up, dra
     figures = write(made_up.report(adversarial, plain), tmp_path)
     (figure,) = drawn
     labels = [axes.get_ylabel() for axes in figure.axes]
-    assert labels[::2] == ["accuracy\nwithout attack (%)", "accuracy\nunder PGD-10 (%)"]
+    assert labels[::2] == ["accuracy\nwithout an attack (%)", "accuracy\nunder PGD-10 (%)"]
     norms = [axes.get_xlabel().split(" norm")[0] for axes in figure.axes]
     assert norms == ["eps (L2", "eps (L-infinity"] * 2
     assert ticks(figure.axes[0].xaxis) == ["0.5", "1.5"]

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from core_tuning.sweeps.reporting.figures import write_figures
-from core_tuning.sweeps.reporting.page import cell_text, report_page, write_page
+from core_tuning.sweeps.reporting.page import report_page, two_lines, write_page
 
 HOSTILE = "<script>alert('a')</script> & \"b\" http://example.org"
 
@@ -76,7 +76,7 @@ def cell(mean, interval, n, expected, paper=math.nan, error=math.nan):
     ],
 )
 def test_a_cell_has_interval_runs_paper_and_difference(given, shown):
-    assert cell_text(given) == shown
+    assert two_lines(given) == shown
 
 
 def test_tables_put_the_paper_s_number_below(page):
@@ -89,3 +89,7 @@ def test_without_maps_torch_is_not_needed(made_up, tmp_path, monkeypatch):
     part = made_up.part({("CE", "", "accuracy"): [50.0]}, rows=("CE",))
     write_page(made_up.report(part), tmp_path / "sweep", tmp_path, tsne=False)
     assert "t-SNE" not in (tmp_path / "report.html").read_text()
+
+
+def test_the_guide_says_what_the_paper_s_means_are(page):
+    assert "the mean of the paper&#x27;s numbers in them" in page

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 
 import pytest
@@ -113,3 +115,25 @@ def test_no_more_than_five_rows_are_drawn(made_up):
 def test_nothing_finished_is_said(made_up, tmp_path):
     with pytest.raises(UserError, match="No run is finished"):
         draw_features(made_up.part({}, rows=("CE",)), tmp_path, tmp_path / "a.png")
+
+
+def test_a_configuration_that_lacks_something_is_said(sweep_folder, one_part, made_up, tmp_path):
+    runs = tmp_path / "sweep" / "runs"
+    shutil.copytree(sweep_folder / "runs", runs)
+    (runs / "id-CE-0" / "config.json").write_text('{"config": {"dataset": "emoji_domains"}}')
+    write_page(made_up.report(one_part), tmp_path / "sweep", tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "No t-SNE maps: " in page
+    assert "config.json is damaged (it lacks data_dir, encoder, normalisation" in page
+
+
+def test_what_cannot_be_read_is_not_a_full_disk(
+    sweep_folder, one_part, made_up, monkeypatch, tmp_path
+):
+    def unreadable(*arguments, **options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "images.zip")
+
+    monkeypatch.setattr(tsne, "load_splits", unreadable)
+    write_page(made_up.report(one_part), sweep_folder, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "No t-SNE maps: images.zip cannot be read (Permission denied)." in page
