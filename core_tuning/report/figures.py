@@ -234,7 +234,8 @@ def save_embeddings(
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid[len(panels) :]:
         axes.remove()
-    for axes, (title, (points, labels)) in zip(grid, panels.items(), strict=False):
+    used = zip(grid[: len(panels)], panels.items(), strict=True)
+    for axes, (title, (points, labels)) in used:
         for number, name in enumerate(classes):
             chosen = points[labels == number]
             axes.scatter(*chosen.T, s=9, marker=MARKERS[number % len(MARKERS)],

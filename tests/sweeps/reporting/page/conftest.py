@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import itertools
 import types
-import warnings
 
 import pytest
-from matplotlib.figure import Figure
 
 from core_tuning.sweeps.reporting.frames import Line, make_part, runs_frame
 from core_tuning.sweeps.reporting.model import Finding, Report
 
 
 @pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that are saved, to look into them."""
-    saved = []
-    savefig = Figure.savefig
-
-    def record(self, *arguments, **options):
-        saved.append(self)
-        return savefig(self, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "savefig", record)
-    return saved
+def errors_for_warnings(no_warnings):
+    """Every figure and page is drawn without a warning."""
 
 
 def part(values, *, name="", command="finetune", axes=None, rows=("",), paper=None,
