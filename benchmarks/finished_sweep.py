@@ -5,9 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from core_tuning.sweeps.claims import read_eps
 from core_tuning.sweeps.definition import Run, load_sweep
 from core_tuning.sweeps.folder import SweepFolder, start_sweep
 from core_tuning.sweeps.reporting.runs import words_after
@@ -45,6 +51,37 @@ def make_sweep(path: Path, count: int, evaluations: int = 4) -> SweepFolder:
     return folder
 
 
+def time_command(
+    words: Sequence[str], path: Path, read: Callable[[Path], int], repeats: int
+) -> float:
+    """Print how long `core-tuning sweep WORDS` takes on a sweep, and how much of it is reading.
+
+    Args:
+        words: of the command; the sweep's folder is added.
+        path: of the sweep's folder.
+        read: reads it as the command does, and returns the number of finished runs.
+        repeats: of both, in turn.
+
+    Returns:
+        The median of the command, in seconds.
+    """
+    command = [sys.executable, "-m", "core_tuning", "sweep", *words, "--output", str(path)]
+    reading, answering = [], []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        runs = read(path)
+        reading.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        answering.append(time.perf_counter() - started)
+    for name, times in (("reading", reading), (f"core-tuning sweep {words[0]}", answering)):
+        print(
+            f"{name} on {runs} finished runs: median {statistics.median(times):.2f} s, "
+            f"{min(times):.2f} to {max(times):.2f} s in {repeats} repeats"
+        )
+    return statistics.median(answering)
+
+
 def _result(run: Run, generator: random.Random) -> dict[str, Any]:
     measured = {"mean_per_class": 57.7, "loss": 1.04, "images": 821}
     return {
@@ -72,7 +109,7 @@ def _record(run: Run, step: int, generator: random.Random) -> dict[str, Any]:
 def _report(run: Run, generator: random.Random) -> dict[str, Any]:
     words = run.steps[1]
     rows = [
-        {"attack": attack, "title": attack, "norm": norm, "eps": 0.5, "eps_text": eps,
+        {"attack": attack, "title": attack, "norm": norm, "eps": read_eps(eps), "eps_text": eps,
          "correct": 400, "n": _ATTACKED_IMAGES, "robust": generator.uniform(0, 60),
          "notes": [], "warnings": [], "versions": {"torch": "2.15.0"}}
         for norm in words_after(words, "--norm")

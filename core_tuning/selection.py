@@ -125,7 +125,8 @@ RULES: dict[str, Rule] = {
 def select(records: Sequence[Record], rule: Rule) -> dict[Cell, Selected]:
     """Apply a rule to the records of many runs: the best hyper-parameters and step of each cell.
 
-    Runs of the same hyper-parameter seed differ in them all the same where their --hparams do.
+    Runs of one hyper-parameter seed that were given other --hparams count as other
+    hyper-parameters.
     """
     groups: dict[Cell, dict[tuple[int, str], list[Record]]]
     groups = defaultdict(lambda: defaultdict(list))

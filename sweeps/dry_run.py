@@ -8,8 +8,8 @@ from pathlib import Path
 
 from .arguments import FOLDER
 from .cost import cost_of
-from .definition import Run, Sweep, load_sweep
-from .options import parse
+from .definition import Run, Sweep
+from .options import parse, wanted_sweep
 from .reading import parse_definition
 
 DEFAULT_TFLOPS = 30.0
@@ -18,13 +18,7 @@ DEFAULT_TFLOPS = 30.0
 def main(argv: list[str]) -> int:
     """Run the command; nothing is written."""
     options = parse(argv)
-    sweep = load_sweep(
-        options.name,
-        seeds=options.seeds,
-        small=options.small,
-        settings=options.settings,
-        only=options.only,
-    )
+    sweep = wanted_sweep(options)
     left = []
     for run in sweep.runs:
         folder = options.output / "runs" / run.id

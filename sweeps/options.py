@@ -10,6 +10,7 @@ from core_tuning.checks import check_above_zero
 from core_tuning.errors import UserError
 from core_tuning.parser import Parser
 
+from .definition import Sweep, load_sweep
 from .launchers import LAUNCHERS
 
 
@@ -126,6 +127,17 @@ def slurm_parameters(given: list[str]) -> dict[str, str]:
         UserError: it is not KEY=VALUE, or a key stands there twice.
     """
     return dict(_unique("--slurm", given, "partition=gpu"))
+
+
+def wanted_sweep(options: argparse.Namespace) -> Sweep:
+    """Return the runs that the options of `parse` ask for; raises what `load_sweep` raises."""
+    return load_sweep(
+        options.name,
+        seeds=options.seeds,
+        small=options.small,
+        settings=options.settings,
+        only=options.only,
+    )
 
 
 def _pairs(flag: str, given: list[str], example: str) -> list[tuple[str, str]]:

@@ -6,10 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .definition import load_sweep
 from .folder import SweepFolder, start_sweep, state_of
 from .launchers import LAUNCHERS, check_installed
-from .options import parse
+from .options import parse, wanted_sweep
 from .places import Place
 from .processes import sigterm_as_exit
 
@@ -20,13 +19,7 @@ def main(argv: list[str]) -> int:
     """Run the command; return 1 if a run failed or could not be made, else 0."""
     options = parse(argv)
     place = place_of(options)
-    sweep = load_sweep(
-        options.name,
-        seeds=options.seeds,
-        small=options.small,
-        settings=options.settings,
-        only=options.only,
-    )
+    sweep = wanted_sweep(options)
     folder = start_sweep(options.output, sweep)
     return make_runs(folder, [run.id for run in sweep.runs], options.launcher, place)
 
