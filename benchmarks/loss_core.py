@@ -6,7 +6,12 @@
 The core is mining, mixing, the focal contrastive loss and the mixed cross-entropy, without
 projection head and classifier: the embeddings and logits are given, and the same for both. Its
 bound is one (B x B x d) product, timed beside it. The release's functions are taken from its own
-file, with the transfers to a GPU made no-ops, and timed in turn with ours.
+file, with the transfers to a GPU made no-ops.
+
+Ours and the release's are timed in processes of their own, in turn, because both cost more or less
+by how the C library hands out memory, which whatever else a process allocates decides: the release
+takes 12 ms or 25 ms for the same forward pass at B = 256. `--share-process` times them in turn in
+one process.
 """
 
 from __future__ import annotations
@@ -14,8 +19,12 @@ from __future__ import annotations
 import argparse
 import ast
 import random
+import statistics
 import types
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,7 +37,7 @@ from sklearn import preprocessing
 from torch import Tensor
 
 from core_tuning.losses import focal_contrastive, mixed_cross_entropy
-from core_tuning.mining import mine_pairs, mix_pairs, sample_lambda
+from core_tuning.mining import mine_pairs, mix_with_originals, sample_lambda
 
 EMBEDDING_DIM = 256
 RELEASED = ("to_one_hot", "feature_mixup", "focal_SupConLoss")
@@ -55,7 +64,7 @@ def ours(problem: Problem) -> list[Tensor]:
     """Core-tuning's mining, mixing and losses, as the objective calls them."""
     n = len(problem.labels)
     pairs = mine_pairs(problem.features, problem.labels)
-    mixtures = mix_pairs(
+    everything, mixed_targets = mix_with_originals(
         problem.features,
         problem.targets,
         pairs,
@@ -75,10 +84,9 @@ def ours(problem: Problem) -> list[Tensor]:
         logits,
         problem.labels,
         mixed_logits,
-        torch.cat([mixtures.positive_targets, mixtures.negative_targets]),
+        mixed_targets,
         weights=pairs.has_negative.repeat(2),
     )
-    everything = torch.cat([problem.features, mixtures.positive, mixtures.negative])
     return [contrastive + cross_entropy, everything]
 
 
@@ -125,6 +133,46 @@ def product(problem: Problem) -> list[Tensor]:
         return [problem.features @ problem.features.T]
 
 
+Steps = dict[str, Step]
+
+
+def prepare(
+    names: Sequence[str], batch: int, options: argparse.Namespace
+) -> tuple[Steps, list[Tensor]]:
+    """Make the data of a batch size; return the named steps on it and what receives gradient."""
+    torch.set_num_threads(1)
+    random.seed(0)
+    np.random.seed(0)
+    problem = Problem(batch, options.dim, options.classes)
+    steps: Steps = {"core": partial(ours, problem), "product": partial(product, problem)}
+    if options.release:
+        release = load_release(options.release, options.classes)
+        steps["release"] = partial(released, problem, release)
+    return {name: steps[name] for name in names}, problem.leaves()
+
+
+def times(
+    names: Sequence[str], batch: int, backward: bool, options: argparse.Namespace
+) -> dict[str, float]:
+    """Median milliseconds of each step, timed in turn in this process."""
+    steps, leaves = prepare(names, batch, options)
+    repeats = max(3, options.repeats * 256 // max(batch, 256))
+    with without_gpu():
+        timings = compare(steps, leaves, backward=backward, repeats=repeats)
+    return {name: timing.milliseconds for name, timing in timings.items()}
+
+
+def times_apart(
+    names: Sequence[str], batch: int, backward: bool, options: argparse.Namespace
+) -> dict[str, float]:
+    """Median milliseconds of each step, each timed in a process of its own."""
+    timings: dict[str, float] = {}
+    for name in names:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            timings |= process.submit(times, [name], batch, backward, options).result()
+    return timings
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -132,44 +180,41 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024, 4096])
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=30)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    random.seed(0)
-    np.random.seed(0)
+    parser.add_argument("--repeats", type=int, default=30, help="of a step in a process")
+    parser.add_argument("--rounds", type=int, default=3, help="of processes")
+    parser.add_argument("--share-process", action="store_true",
+                        help="time core and release in turn in one process")  # fmt: skip
+    options = parser.parse_args()
+    print(f"d = {options.dim}, K = {options.classes}, one thread, torch {torch.__version__}")
+    print(
+        f"{'B':>5} {'pass':<8} {'core ms':>8} {'product ms':>11} {'release ms':>11} "
+        f"{'release/core (range)':>24} {'core MiB':>9} {'release MiB':>12}"
+    )
+    for batch in options.batches:
+        for backward in (False, True):
+            print_row(batch, backward, options)
 
-    print(f"d = {args.dim}, K = {args.classes}, one thread, torch {torch.__version__}")
-    header = f"{'B':>5} {'pass':<8} {'core ms':>9} {'product ms':>11} {'core/product':>13}"
-    print(header + f" {'release ms':>11} {'release/core':>13} {'core MiB':>9} {'release MiB':>12}")
-    release = load_release(args.release, args.classes) if args.release else None
-    with without_gpu():
-        for batch in args.batches:
-            print_batch(Problem(batch, args.dim, args.classes), release, args.repeats)
 
-
-def print_batch(problem: Problem, release: dict[str, Any] | None, repeats: int) -> None:
-    """Print two rows: the forward pass, and forward and backward with the memory they hold."""
-    batch = len(problem.labels)
-    repeats = max(3, repeats * 256 // max(batch, 256))
-    steps: dict[str, Step] = {"core": partial(ours, problem)}
-    if release is not None:
-        steps["release"] = partial(released, problem, release)
-    product_step: dict[str, Step] = {"product": partial(product, problem)}
-    bound = compare(product_step, [], backward=False, repeats=repeats)["product"].milliseconds
-    for backward in (False, True):
-        timings = compare(steps, problem.leaves(), backward=backward, repeats=repeats)
-        core = timings["core"].milliseconds
-        name = "fwd+bwd" if backward else "forward"
-        row = f"{batch:>5} {name:<8} {core:>9.2f} {bound:>11.2f} {core / bound:>13.2f}"
-        if "release" in timings:
-            row += f" {timings['release'].milliseconds:>11.1f} {timings['release'].ratio:>12.1f}x"
-        else:
-            row += " " * 26
-        if backward:
-            row += f" {peak_mebibytes(steps['core'], problem.leaves()):>9.1f}"
-            if "release" in steps:
-                row += f" {peak_mebibytes(steps['release'], problem.leaves()):>12.1f}"
-        print(row, flush=True)
+def print_row(batch: int, backward: bool, options: argparse.Namespace) -> None:
+    """Print medians over the rounds, and the peak memory of a forward and backward pass."""
+    names = ["core", "release"] if options.release else ["core"]
+    measure = times if options.share_process else times_apart
+    rounds = [measure(names, batch, backward, options) for _ in range(options.rounds)]
+    core = statistics.median(timings["core"] for timings in rounds)
+    bound = times(["product"], batch, False, options)["product"]
+    row = f"{batch:>5} {'fwd+bwd' if backward else 'forward':<8} {core:>8.2f} {bound:>11.2f}"
+    if options.release:
+        ratios = [timings["release"] / timings["core"] for timings in rounds]
+        released_ms = statistics.median(timings["release"] for timings in rounds)
+        row += f" {released_ms:>11.1f} {statistics.median(ratios):>9.1f}x"
+        row += f" ({min(ratios):>5.1f} to {max(ratios):>4.1f})"
+    if backward:
+        steps, leaves = prepare(names, batch, options)
+        with without_gpu():
+            memory = [peak_mebibytes(step, leaves) for step in steps.values()]
+        row += f" {memory[0]:>{9 if options.release else 45}.1f}"
+        row += "".join(f" {peak:>12.1f}" for peak in memory[1:])
+    print(row, flush=True)
 
 
 if __name__ == "__main__":

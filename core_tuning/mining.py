@@ -138,25 +138,49 @@ def mix_pairs(
         lam_positive: mixing factors (n,) of the hard positives.
         lam_negative: mixing factors (n,) of the semi-hard negatives.
     """
+    positive, negative = _mix(features, pairs, lam_positive, lam_negative).chunk(2)
+    positive_targets, negative_targets = _mix(targets, pairs, lam_positive, lam_negative).chunk(2)
+    return Mixtures(positive, positive_targets, negative, negative_targets)
 
-    anchors = torch.arange(len(targets), device=features.device)
-    positive = (pairs.hardest_positive, pairs.hardest_negative, lam_positive)
-    negative = (pairs.random_negative, anchors, lam_negative)
-    return Mixtures(
-        _mix(features, *positive),
-        _mix(targets, *positive),
-        _mix(features, *negative),
-        _mix(targets, *negative),
+
+@in_full_precision
+def mix_with_originals(
+    features: Tensor, targets: Tensor, pairs: Pairs, lam_positive: Tensor, lam_negative: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Stack the originals and what `mix_pairs` generates, without storing the parts first.
+
+    Returns:
+        Features (3n, d) of originals, hard positives and semi-hard negatives, and the targets
+        (2n, K) of the latter two.
+    """
+    return (
+        _mix(features, pairs, lam_positive, lam_negative, originals=True),
+        _mix(targets, pairs, lam_positive, lam_negative),
     )
 
 
-def _mix(values: Tensor, first: Tensor, second: Tensor, lam: Tensor) -> Tensor:
-    """Rows lam values[first] + (1 - lam) values[second], of values (n, d) and the rest (n,)."""
-    lam = lam.to(values.dtype)
+def _mix(
+    values: Tensor,
+    pairs: Pairs,
+    lam_positive: Tensor,
+    lam_negative: Tensor,
+    originals: bool = False,
+) -> Tensor:
+    """Rows lam first + (1 - lam) second of values (n, d): positives, negatives (2n, d).
+
+    With `originals` they follow the n rows themselves (3n, d).
+    """
+    n = len(values)
+    anchors = torch.arange(n, device=values.device)
+    first = torch.cat([pairs.hardest_positive, pairs.random_negative])
+    second = torch.cat([pairs.hardest_negative, anchors])
+    lam = torch.cat([lam_positive, lam_negative]).to(values.dtype)
+    rows = torch.stack([first, second], dim=1).flatten()  # (4n,)
+    shares = torch.stack([lam, 1 - lam], dim=1).flatten()
+    starts = torch.arange(0, 4 * n, 2, device=values.device)
+    if originals:
+        rows = torch.cat([anchors, rows])  # (5n,)
+        shares = torch.cat([torch.ones_like(values[:, 0]), shares])
+        starts = torch.cat([anchors, n + starts])
     # One pass that gathers and weighs, where index_select and lerp would store two more copies.
-    return F.embedding_bag(
-        torch.stack([first, second], dim=1),
-        values,
-        mode="sum",
-        per_sample_weights=torch.stack([lam, 1 - lam], dim=1),
-    )
+    return F.embedding_bag(rows, values, starts, mode="sum", per_sample_weights=shares)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Generator, Tensor, nn
 
 from .baselines import CEContrastiveLoss, CrossEntropyLoss, LossTerms
@@ -18,7 +17,7 @@ from .checks import check_above_zero, check_choice, check_eta, check_share
 from .errors import UserError
 from .heads import ProjectionHead
 from .losses import POSITIVES, focal_contrastive, mixed_cross_entropy
-from .mining import mine_pairs, mix_pairs, sample_lambda
+from .mining import mine_pairs, mix_with_originals, sample_lambda
 from .precision import at_least_float32
 from .released import released_terms
 from .smoothing import Classifier, classify, cross_entropy, one_hot
@@ -168,14 +167,13 @@ class CoreTuningLoss(nn.Module):
         z = at_least_float32(features)  # (n, d)
         pairs = mine_pairs(z, labels, generator=generator)
         draw = partial(sample_lambda, n, self.alpha, device=z.device, generator=generator)
-        mixtures = mix_pairs(
+        everything, mixed_targets = mix_with_originals(
             z,
             one_hot(labels, self.num_classes, z.dtype),
             pairs,
             draw(minimum=self.lambda_p),
             draw(minimum=self.lambda_n),
-        )
-        everything = torch.cat([z, mixtures.positive, mixtures.negative])  # (3n, d)
+        )  # (3n, d), (2n, K)
         if self.smooth_classifier:
             all_logits = classify(classifier, everything)  # (3n, K)
             logits, mixed_logits = all_logits.split([n, 2 * n])
@@ -183,7 +181,7 @@ class CoreTuningLoss(nn.Module):
                 logits,
                 labels,
                 mixed_logits,
-                torch.cat([mixtures.positive_targets, mixtures.negative_targets]),
+                mixed_targets,
                 weights=pairs.has_negative.repeat(2),
                 sample_weights=weights,
             )
