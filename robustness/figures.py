@@ -137,16 +137,17 @@ def save_examples(
 
 
 def save_clean_against_robust(
-    points: Sequence[tuple[str, float, float]],
+    panels: Mapping[str, Sequence[tuple[str, float, float]]],
     path: Path,
     *,
     xlabel: str = "accuracy without attack (%)",
     ylabel: str = "accuracy under attack (%)",
 ) -> None:
-    """Draw each run as a point; runs of one method share colour and marker.
+    """Draw each run as a point, in panels side by side with the same axes.
 
     Args:
-        points: method, clean and robust accuracy of each run, in percent.
+        panels: by title, such as the budget, the method, clean and robust accuracy of each run, in
+            percent; one method has the same colour and marker in all of them.
         path: of the PNG file.
         xlabel: quantity and unit.
         ylabel: quantity and unit, with the attack.
@@ -154,18 +155,25 @@ def save_clean_against_robust(
     Raises:
         ValueError: there are no points.
     """
-    if not points:
+    methods = list(dict.fromkeys(name for points in panels.values() for name, _, _ in points))
+    if not methods:
         raise ValueError("there are no points: nothing to draw.")
-    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
-    axes = figure.subplots()
-    for position, method in enumerate(dict.fromkeys(name for name, _, _ in points)):
-        clean, robust = zip(*(runs for name, *runs in points if name == method), strict=True)
-        axes.plot(clean, robust, MARKERS[position % len(MARKERS)], color=_colour(position),
-                  mec="black", mew=0.6, ms=7, alpha=0.85, label=method)  # fmt: skip
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.margins(0.12)
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
+    size = (2.6 + 2.1 * len(panels), 3.4)
+    figure = Figure(figsize=size, layout="constrained")
+    row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (title, points) in zip(row, panels.items(), strict=True):
+        for position, method in enumerate(methods):
+            runs = [accuracies for name, *accuracies in points if name == method]
+            axes.plot([clean for clean, _ in runs], [robust for _, robust in runs],
+                      MARKERS[position % len(MARKERS)], color=_colour(position),
+                      mec="black", mew=0.6, ms=7, alpha=0.85, label=method)  # fmt: skip
+        axes.set_title(title, fontsize="medium")
+        axes.margins(0.12)
+        axes.grid(alpha=0.3)
+    figure.supxlabel(xlabel, fontsize="medium")
+    row[0].set_ylabel(ylabel)
+    handles, labels = row[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize="small", frameon=False)
     _save(figure, path)
 
 

@@ -6,7 +6,7 @@
 Reads what `core-tuning robust evaluate` left in each run's folder, and prints markdown: for each
 budget, clean accuracy and accuracy under each attack by method, and differences to AT-CE seed by
 seed, with 95% intervals (Student-t over seeds). The figure has clean accuracy against that under
-the last attack named, a point a run.
+the last attack named, a panel a budget and a point a run.
 """
 
 from __future__ import annotations
@@ -138,14 +138,16 @@ def overall(accuracies: Accuracies, quantity: str) -> str:
     return "\n".join(lines)
 
 
-def points(accuracies: Accuracies, quantity: str) -> list[tuple[str, float, float]]:
-    """Method, clean accuracy and accuracy under an attack of every run and budget."""
-    return [
-        (place.method, accuracies[place._replace(quantity=CLEAN)][seed], robust)
-        for place, values in sorted(accuracies.items(), key=lambda item: order(item[0].method))
-        if place.quantity == quantity
-        for seed, robust in values.items()
-    ]
+def panels(accuracies: Accuracies, quantity: str) -> dict[str, list[tuple[str, float, float]]]:
+    """Method, clean accuracy and accuracy under an attack of every run, by budget."""
+    by_budget: dict[str, list[tuple[str, float, float]]] = defaultdict(list)
+    for place in sorted(accuracies, key=lambda place: (place.budget, order(place.method))):
+        if place.quantity == quantity:
+            clean = accuracies[place._replace(quantity=CLEAN)]
+            by_budget[place.budget] += [
+                (place.method, clean[seed], robust) for seed, robust in accuracies[place].items()
+            ]
+    return by_budget
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -163,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("\n".join(overall(accuracies, name) for name in names))
     if args.figure:
         title = f"accuracy under {names[-1]} (%)"
-        save_clean_against_robust(points(accuracies, names[-1]), args.figure, ylabel=title)
+        save_clean_against_robust(panels(accuracies, names[-1]), args.figure, ylabel=title)
 
 
 if __name__ == "__main__":

@@ -108,12 +108,20 @@ def test_runs_without_a_report_are_named(tool, tmp_path, capsys):
     assert "none of the folders is an evaluated run" in capsys.readouterr().err
 
 
-def test_the_figure_has_a_point_a_run(tool, runs, drawn, tmp_path, capsys):
+def test_the_figure_has_a_panel_a_budget_and_a_point_a_run(tool, runs, drawn, tmp_path, capsys):
     tool.main([*map(str, runs), "--figure", str(tmp_path / "figure.png")])
     (figure,) = drawn
-    (axes,) = figure.axes
-    points = {each.get_label(): sorted(zip(*each.get_data(), strict=True)) for each in axes.lines}
-    assert points["AT-Core-tuning"] == [(64, 19), (64, 43), (65, 21), (65, 47)]
-    assert points["CE"] == [(70, 0), (70, 1)]
-    assert axes.get_ylabel() == "accuracy under AutoAttack (%)"
+    shown = {
+        axes.get_title(): {
+            line.get_label(): sorted(zip(*line.get_data(), strict=True)) for line in axes.lines
+        }
+        for axes in figure.axes
+    }
+    assert shown == {
+        "linf 4/255": {"CE": [(70, 1)], "AT-CE": [(60, 40), (61, 42)],
+                       "AT-Core-tuning": [(64, 43), (65, 47)]},
+        "linf 8/255": {"CE": [(70, 0)], "AT-CE": [(60, 20), (61, 24)],
+                       "AT-Core-tuning": [(64, 19), (65, 21)]},
+    }  # fmt: skip
+    assert figure.axes[0].get_ylabel() == "accuracy under AutoAttack (%)"
     assert "mean of 2 budgets" in capsys.readouterr().out

@@ -200,12 +200,20 @@ def test_equal_images_do_not_divide_by_zero(tmp_path, drawn):
     assert "× 100" in drawn[0].axes[2].get_ylabel()
 
 
-def test_clean_against_robust_has_a_marker_for_each_method(tmp_path, drawn):
-    points = [("CE", 80.0, 0.0), ("AT-CE", 70.0, 40.0), ("CE", 82.0, 1.0)]
-    save_clean_against_robust(points, tmp_path / "scatter.png", ylabel="under AutoAttack (%)")
-    first, second = drawn[0].axes[0].lines
+def test_clean_against_robust_has_a_marker_for_each_method_in_every_panel(tmp_path, drawn):
+    panels = {
+        "l2 0.5": [("CE", 80.0, 0.0), ("AT-CE", 70.0, 40.0), ("CE", 82.0, 1.0)],
+        "l2 1": [("AT-CE", 71.0, 20.0)],
+    }
+    save_clean_against_robust(panels, tmp_path / "scatter.png", ylabel="under AutoAttack (%)")
+    left, right = drawn[0].axes
+    first, second = left.lines
     assert list(first.get_xdata()) == [80, 82] and list(first.get_ydata()) == [0, 1]
     assert first.get_marker() != second.get_marker()
-    assert drawn[0].axes[0].get_ylabel() == "under AutoAttack (%)"
+    assert [line.get_marker() for line in right.lines] == [first.get_marker(), second.get_marker()]
+    assert list(right.lines[1].get_xdata()) == [71] and not len(right.lines[0].get_xdata())
+    assert left.get_ylim() == right.get_ylim() and left.get_xlim() == right.get_xlim()
+    assert left.get_ylabel() == "under AutoAttack (%)"
+    assert (left.get_title(), right.get_title()) == ("l2 0.5", "l2 1")
     with pytest.raises(ValueError, match="no points"):
-        save_clean_against_robust([], tmp_path / "none.png")
+        save_clean_against_robust({"l2 0.5": []}, tmp_path / "none.png")
