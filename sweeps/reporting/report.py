@@ -161,6 +161,14 @@ def _current_claims(name: str, folder: SweepFolder) -> tuple[list[Claim] | None,
 
 def _say(report: Report, target: Path, shown: str) -> None:
     # The first note says how many runs are in it.
+    from .judging import NOT_MEASURED
+
     print(f"{report.title}: {report.notes[0]} See {target / shown}.")
-    for finding in report.findings:
+    measured = [finding for finding in report.findings if finding.verdict != NOT_MEASURED]
+    for finding in measured:
         print(f"  {finding.verdict}: {finding.says} {finding.evidence}")
+    left = len(report.findings) - len(measured)
+    if left:
+        print(
+            f"  {NOT_MEASURED}: {left} of {len(report.findings)} findings; their runs are missing."
+        )

@@ -183,6 +183,18 @@ def test_a_changed_definition_is_said(tmp_path, filled, define, capsys):
     assert main(arguments) == 0
 
 
+def test_findings_without_runs_are_counted(tmp_path, filled, capsys):
+    claimed = "AT-Core-tuning", "AT-CE"
+    trained = filled(
+        tmp_path / "sweep", "emoji_robustness", which=lambda run: run.cell["row"] in claimed
+    )
+    assert main(["sweep", "report", "emoji_robustness", "--output", str(trained.path)]) == 0
+    out = capsys.readouterr().out
+    assert "Core-tuning makes adversarial training more robust to PGD-10 (Table 9)." in out
+    assert "The contrastive loss makes" not in out
+    assert "not measured: 2 of 5 findings; their runs are missing." in out
+
+
 def test_claims_may_be_added_later(tmp_path, filled, define):
     """They run nothing: the folder stays this sweep's, and its runs are judged by them."""
     path = define()
