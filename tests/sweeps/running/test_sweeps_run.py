@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from core_tuning.cli import main
+from core_tuning.sweeps import options
 from core_tuning.sweeps import run as run_module
 from core_tuning.sweeps.folder import open_sweep, read_state
 from core_tuning.sweeps.locks import take
@@ -43,7 +44,7 @@ def sweep(monkeypatch, fakes, command, output):
         return fakes.sweep(*runs)
 
     start = run_module.start_sweep
-    monkeypatch.setattr(run_module, "load_sweep", load)
+    monkeypatch.setattr(options, "load_sweep", load)
     monkeypatch.setattr(run_module, "start_sweep", lambda path, sweep: start(path, sweep, command))
 
     def call(name, *options):
