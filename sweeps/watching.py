@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 
 from .folder import SweepFolder
+from .time_left import expected_seconds
 
 
 class Tally:
@@ -21,17 +22,22 @@ class Tally:
         self.ended = 0
         self.started = time.monotonic()
 
-    def say(self, text: str) -> None:
-        """Count a job that has ended and print how."""
+    def say(self, text: str, share: float | None = None) -> None:
+        """Count a job that has ended and print how.
+
+        Args:
+            text: what is said of it.
+            share: of all the work that has ended with it, in (0, 1]; default: of the jobs.
+        """
         self.ended += 1
         line = f"[{self.ended}/{self.total}] {text}"
         if self.ended < self.total:
-            line += f"; {duration(self.seconds_left())} left"
+            line += f"; {duration(self.seconds_left(share or self.ended / self.total))} left"
         print(line, file=sys.stderr, flush=True)
 
-    def seconds_left(self) -> float:
-        """Estimate from the jobs that have ended; one at least has."""
-        return (time.monotonic() - self.started) / self.ended * (self.total - self.ended)
+    def seconds_left(self, share: float) -> float:
+        """Estimate from the share of the work that has ended."""
+        return (time.monotonic() - self.started) * (1 - share) / share
 
 
 class Watch:
@@ -48,6 +54,8 @@ class Watch:
     def __init__(self, folder: SweepFolder, ids: Iterable[str]) -> None:
         self.folder = folder
         self.pending = dict.fromkeys(ids)
+        self._runs = [folder.runs[id] for id in self.pending]
+        self._seconds: dict[str, float] = {}
         self._tally = Tally(len(self.pending))
 
     def look(self, ids: Iterable[str] | None = None) -> None:
@@ -56,7 +64,8 @@ class Watch:
             if id not in self.pending:
                 continue
             if self.folder.is_done(id):
-                self._ended(id, "done", f"{duration(self.folder.read_progress(id)['seconds'])}")
+                self._seconds[id] = self.folder.read_progress(id)["seconds"]
+                self._ended(id, "done", duration(self._seconds[id]))
             elif self.folder.has_failed(id) and not self.folder.is_running(id):
                 self._ended(id, "failed", self.folder.read_failure(id))
 
@@ -66,7 +75,17 @@ class Watch:
 
     def _ended(self, id: str, how: str, what: str) -> None:
         del self.pending[id]
-        self._tally.say(f"{how} {self.folder.runs[id].title} ({id}): {what}")
+        text = f"{how} {self.folder.runs[id].title} ({id}): {what}"
+        self._tally.say(text, self._share_ended())
+
+    def _share_ended(self) -> float | None:
+        """Share of all runs' seconds, as they are expected, that the ended ones take."""
+        if not self._seconds:
+            return None
+        finished = [run for run in self._runs if run.id in self._seconds]
+        expected = expected_seconds(self._runs, finished, self._seconds)
+        ended = sum(expected[run.id] for run in self._runs if run.id not in self.pending)
+        return ended / sum(expected.values()) if ended else None
 
 
 def duration(seconds: float) -> str:

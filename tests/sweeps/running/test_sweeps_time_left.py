@@ -14,6 +14,7 @@ from core_tuning.sweeps.definition import Run
 from core_tuning.sweeps.locks import take
 from core_tuning.sweeps.status import main
 from core_tuning.sweeps.time_left import expected_seconds, makespan
+from core_tuning.sweeps.watching import Watch
 
 STEPS = {
     "finetune": (("finetune", "--seeds", "0"),),
@@ -139,3 +140,31 @@ def test_a_run_that_takes_longer_than_expected_is_about_to_end(make, capsys):
     finish(folder, "a", 60)
     write_seconds(folder, "b", 600)
     assert "about 0 s, 1 at the same time, 1 min 0 s a run" in left(capsys, folder)
+
+
+def test_a_sweep_that_runs_weighs_what_is_left_too(make, capsys, monkeypatch):
+    """By the mean, an hour a run, it would be half of what it is."""
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    folder = make(make_run("a", 1e6), make_run("b", 1e6), make_run("c", 2e6), make_run("d", 2e6))
+    watch = Watch(folder, "abcd")
+    monkeypatch.setattr(time, "monotonic", lambda: now + 3600)
+    finish(folder, "a", 3600)
+    finish(folder, "b", 3600)
+    watch.look()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "[1/4] done run a (a): 1 h 0 min; 5 h 0 min left"
+    assert lines[1] == "[2/4] done run b (b): 1 h 0 min; 2 h 0 min left"
+
+
+def test_runs_without_noted_seconds_are_counted(make, capsys, monkeypatch):
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    folder = make(make_run("a", 1e6), make_run("b", 1e6), make_run("c", 9e6))
+    watch = Watch(folder, "abc")
+    monkeypatch.setattr(time, "monotonic", lambda: now + 60)
+    watch.give_up("a", "stopped")
+    finish(folder, "b", 0)
+    watch.look()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition("; ")[2] for line in lines] == ["2 min 0 s left", "30 s left"]
