@@ -52,7 +52,7 @@ def make_sweep(path: Path, count: int, evaluations: int = 4) -> SweepFolder:
 
 
 def time_command(
-    words: Sequence[str], path: Path, read: Callable[[Path], int], repeats: int
+    words: Sequence[str], path: Path, read: Callable[[Path], int], runs: int, repeats: int
 ) -> float:
     """Print how long `core-tuning sweep WORDS` takes on a sweep, and how much of it is reading.
 
@@ -60,6 +60,7 @@ def time_command(
         words: of the command; the sweep's folder is added.
         path: of the sweep's folder.
         read: reads it as the command does, and returns the number of finished runs.
+        runs: as many there are.
         repeats: of both, in turn.
 
     Returns:
@@ -69,7 +70,7 @@ def time_command(
     reading, answering = [], []
     for _ in range(repeats):
         started = time.perf_counter()
-        runs = read(path)
+        assert read(path) == runs
         reading.append(time.perf_counter() - started)
         started = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

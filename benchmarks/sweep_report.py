@@ -34,7 +34,9 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         path = make_sweep(Path(place) / "sweep", options.runs, options.evaluations).path
-        seconds = time_command(["report", "emoji", "--no-page"], path, read, options.repeats)
+        seconds = time_command(
+            ["report", "emoji", "--no-page"], path, read, options.runs, options.repeats
+        )
     return int(seconds > LIMIT_SECONDS)
 
 

@@ -30,7 +30,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         path = make_sweep(Path(place) / "sweep", options.runs).path
-        seconds = time_command(["status", "emoji"], path, read, options.repeats)
+        seconds = time_command(["status", "emoji"], path, read, options.runs, options.repeats)
     return int(seconds > LIMIT_SECONDS)
 
 

@@ -138,8 +138,9 @@ def mix_pairs(
         lam_positive: mixing factors (n,) of the hard positives.
         lam_negative: mixing factors (n,) of the semi-hard negatives.
     """
-    positive, negative = _mix(features, pairs, lam_positive, lam_negative).chunk(2)
-    positive_targets, negative_targets = _mix(targets, pairs, lam_positive, lam_negative).chunk(2)
+    partners, shares = _partners(pairs, lam_positive, lam_negative, features.dtype)
+    positive, negative = _mix(features, partners, shares).chunk(2)
+    positive_targets, negative_targets = _mix(targets, partners, shares).chunk(2)
     return Mixtures(positive, positive_targets, negative, negative_targets)
 
 
@@ -153,34 +154,31 @@ def mix_with_originals(
         Features (3n, d) of originals, hard positives and semi-hard negatives, and the targets
         (2n, K) of the latter two.
     """
-    return (
-        _mix(features, pairs, lam_positive, lam_negative, originals=True),
-        _mix(targets, pairs, lam_positive, lam_negative),
+    partners, shares = _partners(pairs, lam_positive, lam_negative, features.dtype)
+    n = len(features)
+    anchors = torch.arange(n, device=features.device)
+    everything = F.embedding_bag(
+        torch.cat([anchors, partners.flatten()]),  # (5n,): bags of one, then bags of two
+        features,
+        torch.cat([anchors, torch.arange(n, 5 * n, 2, device=features.device)]),
+        mode="sum",
+        per_sample_weights=torch.cat([torch.ones_like(shares[:n, 0]), shares.flatten()]),
     )
+    return everything, _mix(targets, partners, shares)
 
 
-def _mix(
-    values: Tensor,
-    pairs: Pairs,
-    lam_positive: Tensor,
-    lam_negative: Tensor,
-    originals: bool = False,
-) -> Tensor:
-    """Rows lam first + (1 - lam) second of values (n, d): positives, negatives (2n, d).
-
-    With `originals` they follow the n rows themselves (3n, d).
-    """
-    n = len(values)
-    anchors = torch.arange(n, device=values.device)
+def _partners(
+    pairs: Pairs, lam_positive: Tensor, lam_negative: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Indices and shares (2n, 2) of what each hard positive, then each negative, is mixed of."""
+    anchors = torch.arange(len(lam_positive), device=lam_positive.device)
     first = torch.cat([pairs.hardest_positive, pairs.random_negative])
     second = torch.cat([pairs.hardest_negative, anchors])
-    lam = torch.cat([lam_positive, lam_negative]).to(values.dtype)
-    rows = torch.stack([first, second], dim=1).flatten()  # (4n,)
-    shares = torch.stack([lam, 1 - lam], dim=1).flatten()
-    starts = torch.arange(0, 4 * n, 2, device=values.device)
-    if originals:
-        rows = torch.cat([anchors, rows])  # (5n,)
-        shares = torch.cat([torch.ones_like(values[:, 0]), shares])
-        starts = torch.cat([anchors, n + starts])
+    lam = torch.cat([lam_positive, lam_negative]).to(dtype)
+    return torch.stack([first, second], dim=1), torch.stack([lam, 1 - lam], dim=1)
+
+
+def _mix(values: Tensor, partners: Tensor, shares: Tensor) -> Tensor:
+    """Weighted sums (m, d) of rows of values (n, d), by indices and shares (m, 2)."""
     # One pass that gathers and weighs, where index_select and lerp would store two more copies.
-    return F.embedding_bag(rows, values, starts, mode="sum", per_sample_weights=shares)
+    return F.embedding_bag(partners, values, mode="sum", per_sample_weights=shares.to(values.dtype))

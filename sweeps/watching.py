@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .folder import SweepFolder
 from .time_left import expected_seconds
@@ -60,23 +60,29 @@ class Watch:
 
     def look(self, ids: Iterable[str] | None = None) -> None:
         """Say which of the pending runs, or of these among them, have ended by now."""
-        for id in list(self.pending if ids is None else ids):
+        ended = []
+        for id in dict.fromkeys(self.pending if ids is None else ids):
             if id not in self.pending:
                 continue
             if self.folder.is_done(id):
                 self._seconds[id] = self.folder.read_progress(id)["seconds"]
-                self._ended(id, "done", duration(self._seconds[id]))
+                ended.append((id, "done", duration(self._seconds[id])))
             elif self.folder.has_failed(id) and not self.folder.is_running(id):
-                self._ended(id, "failed", self.folder.read_failure(id))
+                ended.append((id, "failed", self.folder.read_failure(id)))
+        if ended:
+            self._ended(ended)
 
     def give_up(self, id: str, why: str) -> None:
         """Follow a run no longer that cannot be made now."""
-        self._ended(id, "stopped", why)
+        self._ended([(id, "stopped", why)])
 
-    def _ended(self, id: str, how: str, what: str) -> None:
-        del self.pending[id]
-        text = f"{how} {self.folder.runs[id].title} ({id}): {what}"
-        self._tally.say(text, self._share_ended())
+    def _ended(self, ended: Sequence[tuple[str, str, str]]) -> None:
+        for id, _, _ in ended:
+            del self.pending[id]
+        # Once for all of them, because it looks at every run of the sweep.
+        share = self._share_ended()
+        for id, how, what in ended:
+            self._tally.say(f"{how} {self.folder.runs[id].title} ({id}): {what}", share)
 
     def _share_ended(self) -> float | None:
         """Share of all runs' seconds, as they are expected, that the ended ones take."""

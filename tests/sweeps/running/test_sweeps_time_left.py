@@ -149,9 +149,9 @@ def test_a_sweep_that_runs_weighs_what_is_left_too(make, capsys, monkeypatch):
     folder = make(make_run("a", 1e6), make_run("b", 1e6), make_run("c", 2e6), make_run("d", 2e6))
     watch = Watch(folder, "abcd")
     monkeypatch.setattr(time, "monotonic", lambda: now + 3600)
-    finish(folder, "a", 3600)
-    finish(folder, "b", 3600)
-    watch.look()
+    for id in "ab":
+        finish(folder, id, 3600)
+        watch.look()
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "[1/4] done run a (a): 1 h 0 min; 5 h 0 min left"
     assert lines[1] == "[2/4] done run b (b): 1 h 0 min; 2 h 0 min left"
