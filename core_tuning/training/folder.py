@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+import core_tuning
 from core_tuning.checkpoint_recognition import RUN_CHECKPOINT_KEY, RUN_CHECKPOINT_VERSION
 from core_tuning.checkpoints import read_checkpoint
 from core_tuning.errors import UserError
@@ -36,7 +37,7 @@ from core_tuning.files import (
     writing,
 )
 
-VERSIONED = ("core-tuning", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
+VERSIONED = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 MADE_BY = "core-tuning"
 FORMAT_VERSION = 1
 # What every kind of run may write, as patterns below its folder; the marker itself comes last.
@@ -57,6 +58,8 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        # Not that of an installed copy: a checkout may be used where another is installed.
+        "core-tuning": core_tuning.__version__,
         **{name: importlib.metadata.version(name) for name in VERSIONED},
     }
 
