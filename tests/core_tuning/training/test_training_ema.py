@@ -189,13 +189,6 @@ def test_a_resumed_average_is_bit_equal(tiny, tmp_path):
         assert torch.equal(tensor, ends[1]["learner"][name]), name
 
 
-def test_an_average_without_statistics_is_not_gone_on_with(tiny):
-    learner = tiny.build_learner()
-    older = torch.optim.swa_utils.AveragedModel(learner).state_dict()
-    with pytest.raises(UserError, match=r"without batch-norm statistics.*--overwrite"):
-        MovingAverage(learner, 0.9).load_state_dict(older)
-
-
 class Remembered(Dataset):
     """A data set read once: augmentation, and with it most of the time, is left out."""
 
