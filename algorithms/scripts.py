@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from core_tuning.errors import UserError
@@ -42,14 +43,51 @@ def run_script(name: str, arguments: Sequence[str]) -> None:
     """Run a script of DomainBed as `python -m domainbed.scripts.NAME` would.
 
     Raises:
-        UserError: a user's mistake that shows in the course of it.
+        UserError: a user's mistake that shows in the course of it, or a model cannot be written.
+        OSError: a file cannot be read or written.
         SystemExit: the script's own parser refused the arguments.
     """
     module = f"domainbed.scripts.{name}"
     # Python warns where a module to be run has been imported already, as for its functions.
     sys.modules.pop(module, None)
     sys.argv = [name, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    streams = sys.stdout, sys.stderr
+    try:
+        with _full_disk_as_error():
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except (OSError, UserError):
+        # DomainBed's own write into files too, which may be what cannot be written.
+        sys.stdout, sys.stderr = streams
+        raise
+
+
+@contextmanager
+def _full_disk_as_error() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        # What torch.save makes of a full disk.
+        if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+            raise
+        raise UserError(
+            "A model cannot be written, perhaps because the disk is full: make room, name another "
+            "--output_dir, or add --skip_model_save."
+        ) from error
+
+
+def check_text(text: str, what: str) -> None:
+    """Refuse a name that DomainBed cannot print and write: those of files may be any bytes.
+
+    Raises:
+        UserError: it is not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{what} {text!a} is not UTF-8, in which DomainBed writes it into its files: "
+            "rename it or use another."
+        ) from error
 
 
 def take_workers(arguments: Sequence[str]) -> tuple[int | None, list[str]]:

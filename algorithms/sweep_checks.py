@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +24,8 @@ from .job_checks import (
 from .registration import too_small
 
 Job = Mapping[str, Any]
+# DomainBed's paper took 45,900.
+MOST_JOBS = 1_000_000
 
 
 def check_launcher(name: str) -> None:
@@ -58,6 +61,24 @@ def check_names(datasets: Sequence[str], algorithms: Sequence[str]) -> None:
         check_dataset_name(dataset)
     for algorithm in algorithms:
         check_algorithm_name(algorithm)
+
+
+def check_number(args: argparse.Namespace) -> None:
+    """Refuse a sweep that is not counted in jobs but in years, whose list would fill the memory.
+
+    Args:
+        args: n_trials, n_hparams, n_hparams_from, datasets and algorithms of the sweep.
+
+    Raises:
+        UserError: there are more than `MOST_JOBS`, test environments not counted.
+    """
+    hparams = max(0, args.n_hparams - args.n_hparams_from)
+    jobs = args.n_trials * hparams * len(args.datasets) * len(args.algorithms)
+    if jobs > MOST_JOBS:
+        raise UserError(
+            f"The sweep has {jobs:,} jobs and more, with --n_trials {args.n_trials} and "
+            f"--n_hparams {args.n_hparams}: expected at most {MOST_JOBS:,}; ask for fewer."
+        )
 
 
 def check_sweep(jobs: Sequence[Job]) -> None:

@@ -30,12 +30,12 @@ def main(arguments: Sequence[str]) -> int:
     given = option_values(rest, options_of(script_path(root, "train")))
     try:
         _check(given)
+        if workers is not None:
+            set_workers(workers)
+        run_script("train", rest)
     except UserError as error:
         _note(error, given)
         raise
-    if workers is not None:
-        set_workers(workers)
-    run_script("train", rest)
     return 0
 
 
@@ -56,6 +56,9 @@ def _check(given: dict[str, list[str]]) -> None:
     checks.check_dataset_name(dataset)
     checks.check_algorithm_name(algorithm)
     checks.check_test_envs(dataset, given.get("--test_envs", []))
+    checks.check_fraction(_last(given, "--holdout_fraction"))
+    for option in ("--seed", "--trial_seed", "--hparams_seed"):
+        checks.check_seed(option, _last(given, option))
     hparams = parse_hparams(_last(given, "--hparams"))
     checks.check_algorithm_hparams(algorithm, dataset, hparams)
     checks.check_data(dataset, _last(given, "--data_dir"))

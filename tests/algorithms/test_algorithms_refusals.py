@@ -39,7 +39,7 @@ def complaint(capsys, *arguments):
         (["--dataset", "PAC"], "no data set 'PAC': did you mean 'PACS'?"),
         (["--algorithm", "CoreTunin"], "no algorithm 'CoreTunin': did you mean 'CoreTuning'?"),
         (["--dataset", "PACS"], "name the folder that holds it by --data_dir"),
-        (["--dataset", "PACS", "--data_dir", "nowhere"], "nowhere, which is no folder"),
+        (["--dataset", "PACS", "--data_dir", "nowhere"], "nowhere, which is not a folder"),
         (["--dataset", "PACS", "--data_dir", "."], "--data_dir . holds no PACS/"),
         (["--dataset", "Debug28", "--hparams", "{lr: 1}"], "'{lr: 1}', which is not JSON"),
         (["--dataset", "Debug28", "--hparams", "[1]"], "expected a JSON object"),
@@ -55,7 +55,7 @@ def complaint(capsys, *arguments):
         ),
         (
             ["--dataset", "Debug28", "--hparams", '{"checkpoint": "gone.pt"}'],
-            "The checkpoint gone.pt is no file",
+            "The checkpoint gone.pt is not a file",
         ),
     ],
 )
@@ -101,7 +101,7 @@ def test_the_smallest_training_domain_of_a_folder_counts(domainbed, capsys, tmp_
 def test_a_stray_folder_among_the_domains_is_refused(domainbed, capsys, tmp_path):
     write_pacs(tmp_path, ("art", "cartoon", "photo", "sketch", "splits"), 1)
     said = complaint(capsys, "train", "--dataset", "PACS", "--data_dir", ".")
-    assert "5 folders (art, cartoon, photo, sketch, splits) where PACS has 4 domains" in said
+    assert "5 folders (art, cartoon, photo, sketch, splits) where the data set has 4 domains" in said
 
 
 def test_dummy_prints_commands_that_know_the_names(domainbed, capsys):
