@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -107,9 +106,12 @@ def check_fraction(value: str | float | None) -> None:
     Raises:
         UserError: it is not between 0 and 1.
     """
-    with suppress(ValueError):  # DomainBed's own parser refuses what is no number.
-        if value is not None and not 0 < float(value) < 1:
-            raise UserError(f"--holdout_fraction is {value}: expected above 0, below 1.")
+    try:
+        fraction = 0.5 if value is None else float(value)
+    except ValueError:
+        return  # What is no number at all is for DomainBed's own parser to refuse.
+    if not 0 < fraction < 1:
+        raise UserError(f"--holdout_fraction is {value}: expected above 0, below 1.")
 
 
 def check_seed(option: str, value: str | None) -> None:

@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import os
+import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -91,10 +92,11 @@ def _import(name: str) -> ModuleType:
 
 def _line_of(error: Exception) -> str:
     """Return the last line of DomainBed's that an error has passed, for those who change it."""
+    folders = tuple(getattr(sys.modules.get("domainbed"), "__path__", ()))
     theirs = [
         f"; {frame.filename}, line {frame.lineno}"
         for frame in traceback.extract_tb(error.__traceback__)
-        if "domainbed" in Path(frame.filename).parts
+        if frame.filename.startswith(folders)
     ]
     return theirs[-1] if theirs else ""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 import runpy
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from core_tuning.errors import UserError
@@ -43,8 +42,8 @@ def run_script(name: str, arguments: Sequence[str]) -> None:
     """Run a script of DomainBed as `python -m domainbed.scripts.NAME` would.
 
     Raises:
-        UserError: a user's mistake that shows in the course of it, or a model cannot be written.
-        OSError: a file cannot be read or written.
+        UserError: a user's mistake that shows in the course of it, or a file or a connection is
+            refused.
         SystemExit: the script's own parser refused the arguments.
     """
     module = f"domainbed.scripts.{name}"
@@ -53,26 +52,30 @@ def run_script(name: str, arguments: Sequence[str]) -> None:
     sys.argv = [name, *arguments]
     streams = sys.stdout, sys.stderr
     try:
-        with _full_disk_as_error():
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except (OSError, UserError):
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except (OSError, RuntimeError, UserError) as error:
+        reason = _refusal(error)
+        if reason is None and not isinstance(error, OSError | UserError):
+            raise
         # DomainBed's own write into files too, which may be what cannot be written.
         sys.stdout, sys.stderr = streams
-        raise
-
-
-@contextmanager
-def _full_disk_as_error() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        # What torch.save makes of a full disk.
-        if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+        if reason is None:
             raise
         raise UserError(
-            "A model cannot be written, perhaps because the disk is full: make room, name another "
-            "--output_dir, or add --skip_model_save."
+            f"DomainBed's {name} was refused a file or a connection ({reason}): make room for it, "
+            "give it the right or the network that it needs, and start again."
         ) from error
+
+
+def _refusal(error: Exception) -> str | None:
+    """Return what the system has refused, if this is such an error and not a closed output."""
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        reason = str(error.strerror or error)
+        return f"{error.filename}: {reason}" if error.filename else reason
+    # What torch.save makes of a full disk.
+    if "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error):
+        return "a model cannot be written"
+    return None
 
 
 def check_text(text: str, what: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -96,11 +97,22 @@ def check_sweep(jobs: Sequence[Job]) -> None:
     for algorithm, dataset in {(job["algorithm"], job["dataset"]): None for job in jobs}:
         check_algorithm_hparams(algorithm, dataset, given)
     for job in jobs:
-        _check_batch(job, given)
+        check_batch(job, given)
 
 
-def _check_batch(job: Job, given: Mapping[str, Any]) -> None:
-    sizes = domain_sizes(job["dataset"], job["data_dir"])
+def check_batch(job: Job, given: Mapping[str, Any]) -> None:
+    """Refuse a job one of whose domains can never fill a batch.
+
+    Args:
+        job: the arguments that it gives to train.
+        given: its hyper-parameters that are not drawn.
+
+    Raises:
+        UserError: with the domain.
+    """
+    data_dir = job["data_dir"]
+    # Absolute, because sizes are remembered by it.
+    sizes = domain_sizes(job["dataset"], data_dir and str(Path(data_dir).absolute()))
     hparams = {**_drawn_hparams(job), **given}
     if sizes is None or hparams["class_balanced"]:
         return

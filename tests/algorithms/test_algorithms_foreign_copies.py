@@ -1,4 +1,4 @@
-"""The import hook and copies of DomainBed that it does not know: no import fails, nothing changes."""
+"""The import hook and copies of DomainBed that it does not know: it leaves them as they are."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ SWAD = {
 }
 UNKNOWN = {
     "tuple": {"algorithms.py": "ALGORITHMS = ('ERM',)\nclass ERM: pass\n"},
-    "name taken": {"algorithms.py": "ALGORITHMS = ['ERM']\nclass ERM: pass\nclass CETuning: pass\n"},
+    "name taken": {
+        "algorithms.py": "ALGORITHMS = ['ERM']\nclass ERM: pass\nclass CETuning: pass\n"
+    },
     "launcher taken": {"command_launchers.py": "REGISTRY = {'core_ray': print}\n"},
     "no data sets": {"datasets.py": "class MultipleDomainDataset: pass\n"},
     "random state": {"hparams_registry.py": SWAD["hparams_registry.py"]},
@@ -223,8 +225,8 @@ def test_more_arguments_are_passed_on(fake_domainbed):
             "networks.py": "def Featurizer(input_shape, hparams, *, deep=False): return deep\n",
             "lib/fast_data_loader.py": (
                 "class InfiniteDataLoader:\n"
-                "    def __init__(self, dataset, weights=None, batch_size=2, num_workers=0, seed=0):\n"
-                "        self.given = weights, batch_size, num_workers, seed\n"
+                "    def __init__(self, dataset, weights=None, batch_size=2, seed=0):\n"
+                "        self.given = weights, batch_size, seed\n"
             ),
         },
     )
@@ -232,7 +234,7 @@ def test_more_arguments_are_passed_on(fake_domainbed):
     found = load()
     assert found["networks"].Featurizer((3, 32, 32), hparams={}, deep=True) is True
     loader = found["lib.fast_data_loader"].InfiniteDataLoader
-    assert loader([1, 2], seed=3).given == (None, 2, 0, 3)
+    assert loader([1, 2], seed=3).given == (None, 2, 3)
     with pytest.raises(UserError, match="A domain has 1 images"):
         loader([1])
 
