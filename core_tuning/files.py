@@ -38,7 +38,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return a file's JSON lines, none if it is missing; a last one cut short by a kill is left out.
+    """Return a file's JSON lines, none if it is missing; a last one cut short is left out.
 
     Raises:
         UserError: another line is damaged.
