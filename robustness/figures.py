@@ -25,6 +25,7 @@ AXES = {
     "effort": ("gradient steps", "right under attack (%)"),
     "zero_gradients": ("", "unusable gradients (%)"),
     "gap": ("", "PGD-10 minus\nAutoAttack (points)"),
+    "square": ("", "taken by Square\nbeyond gradients (points)"),
 }
 SOUND, FLAGGED = "#0072B2", "#D55E00"
 
