@@ -167,8 +167,8 @@ def alike():
 @pytest.mark.parametrize(
     "function",
     [
-        "plain", "talks", "scripted", "traced", "frozen", "inside", "in_place", "out_of_place", "views",
-        "half", "double", "uncopied", "toggling", "extra", "no_parameters",
+        "plain", "talks", "scripted", "traced", "frozen", "inside", "in_place", "out_of_place",
+        "views", "half", "double", "uncopied", "toggling", "extra", "no_parameters",
     ],
 )  # fmt: skip
 def test_modules_that_are_evaluated(own, evaluate, tmp_path, alike, function):
