@@ -180,9 +180,10 @@ class RunFolder:
         self.check_resume(config, may_differ=may_differ)
         earlier = field(self._read_marker(), "environments", list, self.config_path)
         now = environment()
+        last = field({"last": earlier[-1]}, "last", dict, self.config_path) if earlier else now
         for name in _DECIDING:
-            before = earlier[-1].get(name) if earlier else None
-            if earlier and before != now[name]:
+            before = last.get(name)
+            if before != now[name]:
                 print(
                     f"warning: {self.path} goes on with {name} {now[name]} where it had {before}: "
                     "the result will differ in its last bits from that of an uninterrupted run.",
