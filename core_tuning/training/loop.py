@@ -180,7 +180,7 @@ class _Run:
             self._backward(part, part_labels, number)
         state.optimizer.step()
         state.optimizer.zero_grad()
-        state.average_weights()
+        state.update_average()
         state.step += 1
 
     def _backward(self, images: Tensor, labels: Tensor, number: int) -> None:
