@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from core_tuning.errors import UserError
-from core_tuning.files import field, read_json
+from core_tuning.files import field as field_of
+from core_tuning.files import read_json
 from core_tuning.report.figures import save_confusion
 from core_tuning.report.summary import summarise
 
@@ -136,9 +137,9 @@ def _read_result(folder: RunFolder) -> dict[str, Any]:
     path = folder.result_path
     result = read_json(path)
     for name, kind in _SAID_OF_A_RESULT.items():
-        field(result, name, kind, path)
+        field_of(result, name, kind, path)
     for name in ("images", "top1", "mean_per_class"):
-        field(result["test"], name, (int, float), path)
+        field_of(result["test"], name, (int, float), path)
     return result
 
 
