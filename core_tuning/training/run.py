@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
+from core_tuning.checkpoint_recognition import METADATA_KEY
+from core_tuning.checkpoints import read_checkpoint
 from core_tuning.errors import UserError
 from core_tuning.files import field as field_of
-from core_tuning.files import read_json
+from core_tuning.files import read_json, require_file
 from core_tuning.report.figures import save_confusion
 from core_tuning.report.summary import summarise
 
@@ -222,7 +223,9 @@ def _report(
     best_epoch: int,
 ) -> dict[str, Any]:
     """Evaluate the selected model on the test set, and write result, table and figure."""
-    learner.load_exported(load_file(folder.model_path))
+    require_file(folder.model_path)
+    model = read_checkpoint(folder.model_path)
+    learner.load_exported({name: model[name] for name in model if name != METADATA_KEY})
     classes = data.splits.classes
     test = kind.evaluate(learner, data.test, len(classes))
     lines = folder.read_metrics()

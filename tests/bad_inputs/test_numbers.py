@@ -5,7 +5,6 @@ Those that are taken all the same are listed; an option that is new here is refu
 
 from __future__ import annotations
 
-import argparse
 import importlib
 
 import pytest
@@ -37,6 +36,8 @@ COMMANDS = {
     ),
     "demo": ("algorithms.demo", "core_tuning.algorithms.dg_run._Run.go", "--output out"),
 }  # fmt: skip
+
+
 class Reached(BaseException):
     """The command has begun to work: it has taken the number."""
 
@@ -56,6 +57,8 @@ ROWS = [
     for option, count in numeric(command).items()
     for value in VALUES
 ]
+
+
 @pytest.mark.parametrize(("command", "option", "value", "count"), ROWS)
 def test_a_number(room, capfd, monkeypatch, command, option, value, count):
     def reached(*_, **__):

@@ -205,6 +205,26 @@ def test_a_killed_holder_holds_nothing(tmp_path):
         pass
 
 
+def test_what_a_kill_left_of_a_file_is_removed_and_nothing_else(tmp_path):
+    program = (
+        "import os, sys; from pathlib import Path\n"
+        "from core_tuning.files import write_atomically\n"
+        "os.fsync = lambda _: os.kill(os.getpid(), 9)\n"
+        "write_atomically(Path(sys.argv[1]), b'x')\n"
+    )
+    for name in ("step1.pkl", "step2.pkl", "config.json"):
+        command = [sys.executable, "-c", program, str(tmp_path / name)]
+        assert subprocess.run(command, check=False).returncode == -9
+    (tmp_path / ".step.tmp").touch()
+    assert len(names(tmp_path)) == 4
+    files.remove_unfinished(tmp_path / "step*.pkl")
+    mine, config = names(tmp_path)[1], names(tmp_path)[0]
+    assert mine == ".step.tmp"
+    assert config.startswith(".config.json.")
+    files.remove_unfinished(tmp_path / "config.json")
+    assert names(tmp_path) == [".step.tmp"]
+
+
 def test_a_file_system_without_locks(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise NotImplementedError("FileSystem does not appear to support flock")

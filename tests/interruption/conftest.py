@@ -172,9 +172,7 @@ def check_readable(folder: Path) -> None:
 def differing(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     """Names of the files in which two outcomes differ, and of those that one of them lacks."""
     return [
-        name
-        for name in sorted(first.keys() | second.keys())
-        if first.get(name) != second.get(name)
+        name for name in sorted(first.keys() | second.keys()) if first.get(name) != second.get(name)
     ]
 
 
@@ -197,7 +195,7 @@ def shelf(tmp_path_factory) -> Path:
     base = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
     counts = {f"data/{split}": count for split, count in (("train", 24), ("val", 10))}
-    counts |= {f"large/{split}": count for split, count in (("train", 16), ("val", 1500))}
+    counts |= {f"large/{split}": count for split, count in (("train", 16), ("val", 400))}
     counts |= {f"toys/{domain}": 10 for domain in "xyz"}
     for folder, count in counts.items():
         for number, name in enumerate(("ant", "bee")):
