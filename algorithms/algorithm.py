@@ -6,6 +6,8 @@ its scripts ask for.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -75,6 +77,7 @@ class FineTuning(nn.Module, ABC):
         )
         self.register_buffer("steps_taken", torch.zeros((), dtype=torch.int64))
         self.set_steps(0)
+        self._warned = False
         self.register_load_state_dict_post_hook(_count_steps)
         self.train()
 
@@ -125,6 +128,9 @@ class FineTuning(nn.Module, ABC):
         return self.objective(features, labels, self.classifier, generator=generator)
 
     def _descend(self, terms: LossTerms) -> None:
+        if self._steps >= self.hparams["total_steps"] and not self._warned:
+            self._warned = True
+            self._warn_of_the_end()
         for group in self.optimizer.param_groups:
             group["lr"] = self.hparams["lr"] * self._decay()
         self.optimizer.zero_grad()
@@ -132,6 +138,17 @@ class FineTuning(nn.Module, ABC):
         self.optimizer.step()
         self.steps_taken += 1
         self._steps += 1
+
+    def _warn_of_the_end(self) -> None:
+        hparams = self.hparams
+        message = (
+            f"{type(self).__name__} takes step {self._steps + 1}, but its learning rate falls over "
+            f"{hparams['total_steps']} steps and stays at {hparams['lr_decay']:.3g} of lr from "
+            "here on: give the number of steps of the whole run as the hyper-parameter total_steps."
+        )
+        warnings.warn(message, stacklevel=4)
+        # Training scripts often switch warnings off.
+        print(f"core-tuning: warning: {message}", file=sys.stderr)
 
     def set_steps(self, steps: int) -> None:
         """Go to another point of the learning rate's schedule."""

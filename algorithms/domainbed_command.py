@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 
 from core_tuning.errors import UserError
 from core_tuning.parser import Parser
+from core_tuning.stopping import Stopped
 
-from . import checkout, doctor, enable, sweep, train
-from .scripts import prepare, run_script
+from . import checkout, doctor, enable, results, sweep, train
+from .scripts import check_text
 
 PROG = "core-tuning domainbed"
 Command = Callable[[Sequence[str]], int]
@@ -26,20 +27,23 @@ def main(argv: list[str]) -> int:
         print(_help())
         return 0
     name, *arguments = argv
+    for argument in argv:
+        check_text(argument, "The argument")
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"expected one of {', '.join(COMMANDS)}."
-        raise UserError(f"'{name}' is no command of {PROG}: {hint}")
+        raise UserError(f"'{name}' is not a command of {PROG}: {hint}")
     command, _ = COMMANDS[name]
     try:
         return command(arguments)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        by = f" by {stopped}" if isinstance(stopped, Stopped) else ""
         print(
-            "core-tuning: stopped; DomainBed cannot resume: 'sweep delete_incomplete' removes "
+            f"core-tuning: stopped{by}; DomainBed cannot resume: 'sweep delete_incomplete' removes "
             "unfinished jobs, and train starts anew.",
             file=sys.stderr,
         )
-        return 130
+        return stopped.exit_code if isinstance(stopped, Stopped) else 130
 
 
 def _help() -> str:
@@ -104,23 +108,14 @@ def _disable(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _script(name: str) -> Command:
-    def run(arguments: Sequence[str]) -> int:
-        prepare()
-        run_script(name, arguments)
-        return 0
-
-    return run
-
-
 # command -> (function of its arguments, what it does).
 COMMANDS: dict[str, tuple[Command, str]] = {
     "install": (_install, "clone DomainBed into the cache"),
     "doctor": (doctor.main, "say what a run needs, what is found, and what to do"),
     "train": (train.main, "DomainBed's train, with our names; same arguments and --workers"),
     "sweep": (sweep.main, "DomainBed's sweep, checked before and reported after"),
-    "collect_results": (_script("collect_results"), "DomainBed's tables of a sweep's results"),
-    "list_top_hparams": (_script("list_top_hparams"), "DomainBed's list of the best of a sweep"),
+    "collect_results": (results.collect, "DomainBed's tables of a sweep's results"),
+    "list_top_hparams": (results.list_top, "DomainBed's list of the best of a sweep"),
     "enable": (_enable, "make plain DomainBed commands of this environment know our names"),
     "disable": (_disable, "undo enable"),
 }

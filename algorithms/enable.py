@@ -9,17 +9,23 @@ from core_tuning.errors import UserError
 
 SWITCH = "CORE_TUNING_DOMAINBED"
 FILE = "core_tuning_domainbed.pth"
-# Python runs this line at every start, so it must neither fail nor do anything where Core-tuning
-# was uninstalled; the parent packages are looked up first because an uninstall can leave folders
-# behind, which Python would take for empty packages.
-_LINE = (
-    "import importlib.util, os; "
-    f"os.environ.get('{SWITCH}') != '0' "
-    "and importlib.util.find_spec('core_tuning') "
-    "and importlib.util.find_spec('core_tuning.algorithms') "
-    "and importlib.util.find_spec('core_tuning.algorithms.import_hook') "
-    "and __import__('core_tuning.algorithms.import_hook', fromlist=['install']).install()\n"
-)
+# Python runs this at every start. So that it costs next to nothing and cannot fail, it imports
+# nothing of Core-tuning, which may have been uninstalled since, before somebody imports DomainBed.
+_STARTER = f"""
+import os, sys
+
+class CoreTuningStarter:
+    def find_spec(self, name, path=None, target=None):
+        if name == "domainbed" and os.environ.get("{SWITCH}") != "0":
+            try:
+                from core_tuning.algorithms.import_hook import install
+            except ModuleNotFoundError:
+                return
+            install()
+
+sys.meta_path.insert(0, CoreTuningStarter())
+"""
+_LINE = f"import sys; exec({_STARTER!r}, {{}})\n"
 
 
 def site_folder() -> Path:

@@ -19,6 +19,7 @@ from core_tuning.pretrained import EMBEDDED, RANDOM, default_encoder
 
 from .names import ALGORITHMS as ALGORITHMS
 from .names import CHECKPOINT_VARIABLE, DEBUG, DOMAINBED_STEPS, EMOJI
+from .script_options import run_steps
 from .seeds import seed_hash
 
 PAPER_GRID = (0.1, 1.0, 10.0)
@@ -80,8 +81,13 @@ def own_hparams(algorithm: str, given: Mapping[str, Any]) -> Values:
 
 
 def complete_hparams(algorithm: str, given: Mapping[str, Any]) -> Values:
-    """Add defaults for what is missing, the encoder being the one that fits the checkpoint."""
-    values = {**default_hparams(algorithm, ""), **own_hparams(algorithm, given)}
+    """Add defaults for what is missing, the encoder being the one that fits the checkpoint.
+
+    `total_steps` is missing where an algorithm is built without DomainBed's registry of
+    hyper-parameters, as in a copy of it that has another one.
+    """
+    steps = given["total_steps"] if "total_steps" in given else run_steps()
+    values = {**default_hparams(algorithm, "", steps=steps), **own_hparams(algorithm, given)}
     if "encoder" not in given:
         values["encoder"] = default_encoder(values["checkpoint"])
     return values

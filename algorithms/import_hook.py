@@ -1,12 +1,19 @@
-"""Patches DomainBed's modules as they are imported.
+"""Patches DomainBed's modules as they are imported, and never fails an import.
 
-`core-tuning domainbed enable` runs `install` at every start of Python, so this imports nothing:
-not even importlib.abc, whose interfaces are fulfilled without being named.
+Other copies of DomainBed may lie in the same environment, whose users asked for nothing: one that
+has not what is patched stays as it is, with one warning.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import ModuleType
+
+from core_tuning.errors import UserError
 
 # DomainBed's modules, and the function of `registration` that patches each.
 PATCHES = {
@@ -17,6 +24,9 @@ PATCHES = {
     "domainbed.networks": "patch_networks",
     "domainbed.lib.fast_data_loader": "patch_fast_data_loader",
 }
+# Folder of a copy of DomainBed -> what takes its patches back, None where it is left alone.
+_copies: dict[str, ExitStack | None] = {}
+_suspensions: list[None] = []
 
 
 def install() -> None:
@@ -25,52 +35,113 @@ def install() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
+@contextmanager
+def suspended() -> Iterator[None]:
+    """Patch nothing that is imported in the meantime."""
+    _suspensions.append(None)
+    try:
+        yield
+    finally:
+        _suspensions.pop()
+
+
 class _Finder:
     """Finds DomainBed's modules where the other finders do, and has them patched."""
 
+    def __init__(self) -> None:
+        self._looking = threading.local()
+
     def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]
-        if name not in PATCHES:
+        # Another tool's finder may ask all finders too, and would be asked by this one for ever.
+        if name not in PATCHES or _suspensions or getattr(self._looking, "now", False):
             return None
-        for finder in sys.meta_path:
-            spec = None if isinstance(finder, _Finder) else finder.find_spec(name, path, target)
-            if spec is not None:
-                spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
-                return spec
+        self._looking.now = True
+        try:
+            return self._find(name, path, target)
+        finally:
+            self._looking.now = False
+
+    def _find(self, name, path, target):  # type: ignore[no-untyped-def]
+        for finder in list(sys.meta_path):
+            find = getattr(finder, "find_spec", None)
+            spec = find(name, path, target) if find and finder is not self else None
+            if spec is None:
+                continue
+            # A folder without __init__.py has none, and modules of old tools another kind.
+            if hasattr(spec.loader, "create_module") and hasattr(spec.loader, "exec_module"):
+                spec.loader = _Loader(spec)
+            return spec
         return None
 
 
 class _Loader:
-    """A module's own loader, which patches the module after it has run."""
+    """Runs a module by its own loader and patches it; the module looks as if that had loaded it."""
 
-    def __init__(self, loader):  # type: ignore[no-untyped-def]
-        self._loader = loader
+    def __init__(self, spec):  # type: ignore[no-untyped-def]
+        self._spec, self._loader = spec, spec.loader
 
     def __getattr__(self, name):  # type: ignore[no-untyped-def]
+        # Without the test a copy of this object, which has no loader yet, would look for ever.
+        if name.startswith("_loader"):
+            raise AttributeError(name)
         return getattr(self._loader, name)
 
     def create_module(self, spec):  # type: ignore[no-untyped-def]
         return self._loader.create_module(spec)
 
     def exec_module(self, module):  # type: ignore[no-untyped-def]
+        self._spec.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
+        _patch(module)
+
+
+def _patch(module: ModuleType) -> None:
+    """Patch a module as a whole, or warn and take back what was patched in its copy."""
+    folder = "DomainBed"
+    try:
+        folder = str(next(iter(sys.modules["domainbed"].__path__)))
+        undo = _copies.setdefault(folder, ExitStack())
+        if undo is None:
+            return
         from . import registration
 
-        _report_mistakes_in_a_sentence()
-        getattr(registration, PATCHES[module.__name__])(module)
+        registration.patch(module, undo)
+        _report_mistakes_in_a_sentence(undo)
+    # Whatever is wrong with this copy or with our own imports, theirs must not fail.
+    except Exception as error:
+        _leave_alone(folder, error)
 
 
-def _report_mistakes_in_a_sentence() -> None:
-    """Make Python print a user's mistake as `core-tuning domainbed train` does."""
-    if getattr(sys.excepthook, "__module__", None) == __name__:
-        return
-    previous = sys.excepthook
+def _leave_alone(folder: str, error: Exception) -> None:
+    undo, _copies[folder] = _copies.get(folder), None
+    if undo is not None:
+        undo.close()
+    reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    # Not by the module warnings, which can be told to raise what it is given.
+    logging.getLogger("core_tuning").warning(
+        "core-tuning: warning: %s is left as it is, without CoreTuning, CECon and CETuning (%s).",
+        folder,
+        reason.partition("\n")[0].rstrip("."),
+    )
 
-    def report(kind, error, trace):  # type: ignore[no-untyped-def]
-        from core_tuning.errors import UserError
 
-        if issubclass(kind, UserError):
-            print(f"core-tuning: error: {error}", file=sys.stderr)
-        else:
-            previous(kind, error, trace)
+def _report_mistakes_in_a_sentence(undo: ExitStack) -> None:
+    """Make Python print a user's mistake as `core-tuning domainbed train` does.
 
-    sys.excepthook = report
+    A hook that another tool has set, such as one that reports crashes, stays.
+    """
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _report
+        undo.callback(_report_as_before)
+
+
+def _report_as_before() -> None:
+    if sys.excepthook is _report:
+        sys.excepthook = sys.__excepthook__
+
+
+def _report(kind, error, trace):  # type: ignore[no-untyped-def]
+    if issubclass(kind, UserError):
+        print(f"core-tuning: error: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)

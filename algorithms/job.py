@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -124,6 +125,17 @@ class Machine:
     save_every_model: bool = False
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a finite number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        _refuse_constant(digits)
+    return value
+
+
 def parse_hparams(text: str | None) -> dict[str, Any]:
     """Read the JSON of --hparams.
 
@@ -133,14 +145,15 @@ def parse_hparams(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        values = json.loads(text)
-    except ValueError as error:
+        values = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    # Brackets in brackets in brackets exhaust Python's stack.
+    except (ValueError, RecursionError) as error:
         raise UserError(
-            f"--hparams is {text!r}, which is not JSON ({error}): expected an object such as "
+            f"--hparams is {text[:80]!r}, which is not JSON ({error}): expected an object such as "
             """'{"eta": 1.0, "batch_size": 16}'."""
         ) from error
     if not isinstance(values, dict):
         raise UserError(
-            f"""--hparams is {text!r}: expected a JSON object such as '{{"eta": 1.0}}'."""
+            f"""--hparams is {text[:80]!r}: expected a JSON object such as '{{"eta": 1.0}}'."""
         )
     return values

@@ -20,7 +20,7 @@ from core_tuning.errors import UserError
 from core_tuning.pretrained import EMBEDDED, RANDOM
 
 from .environments import DATASETS
-from .folders import count_images, subfolders
+from .folders import check_domains, count_images, subfolders
 from .hyperparameters import (
     ALGORITHMS,
     CHECKPOINT_VARIABLE,
@@ -29,6 +29,7 @@ from .hyperparameters import (
     check_hparams,
     default_hparams,
 )
+from .scripts import check_text
 
 # Folders inside --data_dir of the data sets that are root/domain/class/images.
 FOLDERS = {
@@ -84,11 +85,43 @@ def check_test_envs(dataset: str, values: Sequence[str]) -> None:
         UserError: with the environments that there are.
     """
     names = domainbed_module("datasets").get_dataset_class(dataset).ENVIRONMENTS
-    for value in values:
-        # What is no number at all is for DomainBed's own parser to refuse.
-        if value.lstrip("-").isdigit() and not 0 <= int(value) < len(names):
-            listed = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
-            raise UserError(f"{dataset} has no environment {value} to test on: it has {listed}.")
+    listed = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
+    # What is no number at all is for DomainBed's own parser to refuse.
+    numbers = [int(value) for value in values if value.lstrip("-").isdecimal()]
+    for number in numbers:
+        if not 0 <= number < len(names):
+            raise UserError(f"{dataset} has no environment {number} to test on: it has {listed}.")
+        if numbers.count(number) > 1:
+            raise UserError(f"--test_envs names {number} twice: name each environment once.")
+    if len(numbers) == len(names):
+        raise UserError(
+            f"--test_envs names all environments of {dataset}, {listed}: leave one or more to "
+            "train on."
+        )
+
+
+def check_fraction(value: str | float | None) -> None:
+    """Refuse a --holdout_fraction that leaves nothing to train on or to validate with.
+
+    Raises:
+        UserError: it is not between 0 and 1.
+    """
+    try:
+        fraction = 0.5 if value is None else float(value)
+    except ValueError:
+        return  # What is no number at all is for DomainBed's own parser to refuse.
+    if not 0 < fraction < 1:
+        raise UserError(f"--holdout_fraction is {value}: expected above 0, below 1.")
+
+
+def check_seed(option: str, value: str | None) -> None:
+    """Refuse a seed that numpy's generator cannot take.
+
+    Raises:
+        UserError: it is below 0 or has more than 32 bits.
+    """
+    if value is not None and value.lstrip("-").isdecimal() and not 0 <= int(value) < 2**32:
+        raise UserError(f"{option} is {value}: expected 0 to {2**32 - 1}.")
 
 
 def check_algorithm_hparams(algorithm: str, dataset: str, given: Mapping[str, Any]) -> None:
@@ -98,8 +131,9 @@ def check_algorithm_hparams(algorithm: str, dataset: str, given: Mapping[str, An
         UserError: one of our algorithms does not know a name, has no checkpoint, or it is missing.
     """
     ours = algorithm in ALGORITHMS
-    if ours:
-        check_hparams(algorithm, given)
+    # Of other algorithms only what is read here: their checkout may have any others.
+    read_here = {name: given[name] for name in ("batch_size", "checkpoint") if name in given}
+    check_hparams(algorithm, given if ours else read_here)
     default = default_hparams(algorithm, dataset)["checkpoint"] if ours else ""
     checkpoint = given.get("checkpoint", default)
     if ours and not checkpoint:
@@ -108,10 +142,13 @@ def check_algorithm_hparams(algorithm: str, dataset: str, given: Mapping[str, An
             f"""one by --hparams '{{"checkpoint": "moco_v2_800ep_pretrain.pth.tar"}}' or by the """
             f"environment variable {CHECKPOINT_VARIABLE}."
         )
-    if checkpoint and checkpoint not in (EMBEDDED, RANDOM) and not Path(checkpoint).is_file():
+    if not checkpoint or checkpoint in (EMBEDDED, RANDOM):
+        return
+    check_text(checkpoint, "The checkpoint")
+    if not Path(checkpoint).is_file():
         raise UserError(
-            f"The checkpoint {checkpoint} is no file: name one by the hyper-parameter checkpoint "
-            f"or by the environment variable {CHECKPOINT_VARIABLE}."
+            f"The checkpoint {checkpoint} is not a file: name one by the hyper-parameter "
+            f"checkpoint or by the environment variable {CHECKPOINT_VARIABLE}."
         )
 
 
@@ -119,7 +156,8 @@ def check_data(dataset: str, data_dir: str | None) -> None:
     """Check that --data_dir holds a data set.
 
     Raises:
-        UserError: it is not given, is not a folder, or lacks the data set or one of its domains.
+        UserError: it is not given, is not a folder, or lacks the data set, or DomainBed would
+            read wrong labels from it.
     """
     if dataset in _WITHOUT_DATA:
         return
@@ -131,23 +169,17 @@ def check_data(dataset: str, data_dir: str | None) -> None:
         return
     if not Path(data_dir).is_dir():
         raise UserError(
-            f"--data_dir is {data_dir}, which is no folder: name the one with {dataset}."
+            f"--data_dir is {data_dir}, which is not a folder: name the one with {dataset}."
         )
     if dataset not in FOLDERS:
         return
-    expected = len(domainbed_module("datasets").get_dataset_class(dataset).ENVIRONMENTS)
     folder = Path(data_dir, FOLDERS[dataset])
     if not folder.is_dir():
         raise UserError(
             f"--data_dir {data_dir} holds no {FOLDERS[dataset]}/: put {dataset} there as "
             f"{FOLDERS[dataset]}/DOMAIN/CLASS/IMAGES, or name another folder."
         )
-    found = [domain.name for domain in subfolders(folder)]
-    if len(found) != expected:
-        raise UserError(
-            f"{folder} has {len(found)} folders ({', '.join(found) or 'none'}) where {dataset} has "
-            f"{expected} domains, and DomainBed takes each folder for one: leave those alone there."
-        )
+    check_domains(folder, len(domainbed_module("datasets").get_dataset_class(dataset).ENVIRONMENTS))
 
 
 @cache

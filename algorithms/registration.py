@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
+import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,38 +22,51 @@ from core_tuning.errors import UserError
 from .algorithm import CECon, CETuning, CoreTuning
 from .checkout import DEFAULT_COMMIT
 from .emoji_dataset import emoji_domains_class
-from .hyperparameters import (
-    ALGORITHMS,
-    DOMAINBED_STEPS,
-    EMOJI,
-    default_hparams,
-    random_hparams,
-)
-from .import_hook import PATCHES
+from .folders import check_domains
+from .hyperparameters import ALGORITHMS, EMOJI, default_hparams, random_hparams
+from .import_hook import PATCHES, suspended
 from .launchers import add_launchers
-from .script_options import steps_of_train
+from .script_options import run_steps
 from .starting_point import StartingPoint
 
 # DomainBed chooses hyper-parameters of small images by the data set's name; this is one of them.
 SMALL_IMAGES = "RotatedMNIST"
 LARGEST_EMOJI_BATCH = 256
 _MARK = "_patched_by_core_tuning"
+_TESTED = f"commit {DEFAULT_COMMIT[:7]}, which 'core-tuning domainbed install' fetches"
 
 Hparams = dict[str, tuple[Any, Any]]
+Instead = Callable[[Callable, inspect.BoundArguments], Any]
 
 
 def register() -> None:
     """Make the importable `domainbed` know CoreTuning, CECon, CETuning and EmojiDomains.
 
-    Its own algorithms start from a checkpoint where their hyper-parameters name one, and a domain
-    that is smaller than a batch is an error instead of an endless wait. May be called again.
+    Its own algorithms start from a checkpoint where their hyper-parameters name one; a domain
+    that is smaller than a batch and folders that give wrong labels are errors. May be called
+    again.
 
     Raises:
-        UserError: DomainBed or something that it imports is not there, or one of the names is
-            taken by something else.
+        UserError: DomainBed or something that it imports is not there or broken, this copy of it
+            lacks what is patched, or one of the names is taken. Nothing is patched then.
     """
-    for name, patch in PATCHES.items():
-        globals()[patch](_import(name))
+    with suspended(), ExitStack() as undo:
+        for name in PATCHES:
+            patch(_import(name), undo)
+        undo.pop_all()
+
+
+def patch(module: ModuleType, undo: ExitStack) -> None:
+    """Patch one of the modules of `PATCHES`, which is imported.
+
+    Args:
+        module: of DomainBed.
+        undo: receives what takes each change back.
+
+    Raises:
+        UserError: this copy of DomainBed lacks what is patched, or a name is taken.
+    """
+    globals()[PATCHES[module.__name__]](module, undo)
 
 
 def _import(name: str) -> ModuleType:
@@ -66,40 +83,80 @@ def _import(name: str) -> ModuleType:
             f"DomainBed imports '{missing}', which is not installed: "
             "run pip install 'core-tuning[domainbed]'."
         ) from error
+    except Exception as error:  # Whatever the changes that somebody made to a copy raise.
+        raise UserError(
+            f"{name} cannot be imported ({type(error).__name__}: {error}{_line_of(error)}): mend "
+            f"this copy of DomainBed, or use {_TESTED}."
+        ) from error
 
 
-def patch_algorithms(module: ModuleType) -> None:
+def _line_of(error: Exception) -> str:
+    """Return the last line of DomainBed's that an error has passed, for those who change it."""
+    folders = tuple(getattr(sys.modules.get("domainbed"), "__path__", ()))
+    theirs = [
+        f"; {frame.filename}, line {frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.startswith(folders)
+    ]
+    return theirs[-1] if theirs else ""
+
+
+def patch_algorithms(module: ModuleType, undo: ExitStack) -> None:
     """Add the three algorithms to `domainbed.algorithms`."""
+    listed = _needed(module, "ALGORITHMS", list)
     for algorithm in (CoreTuning, CECon, CETuning):
-        _add(module, algorithm.__name__, algorithm, module.ALGORITHMS)
+        _add(module, algorithm.__name__, algorithm, listed, undo)
 
 
-def patch_command_launchers(module: ModuleType) -> None:
+def patch_command_launchers(module: ModuleType, undo: ExitStack) -> None:
     """Add Core-tuning's launchers to `domainbed.command_launchers`."""
-    add_launchers(module.REGISTRY)
+    registry = _needed(module, "REGISTRY", dict)
+    before = set(registry)
+    add_launchers(registry)
+    for name in set(registry) - before:
+        undo.callback(registry.pop, name, None)
 
 
-def patch_datasets(module: ModuleType) -> None:
-    """Add EmojiDomains to `domainbed.datasets`."""
-    _add(module, EMOJI, emoji_domains_class(module.MultipleDomainDataset), module.DATASETS)
+def patch_datasets(module: ModuleType, undo: ExitStack) -> None:
+    """Add EmojiDomains to `domainbed.datasets`, and refuse folders that give wrong labels."""
+    listed = _needed(module, "DATASETS", list)
+    emoji = emoji_domains_class(_needed(module, "MultipleDomainDataset", type))
+    _add(module, EMOJI, emoji, listed, undo)
+    folders = getattr(module, "MultipleEnvironmentImageFolder", None)
+    # A copy that reads its folders by other means is on its own.
+    if "root" in _parameters(getattr(folders, "__init__", None)):
+        _wrap(folders, "__init__", ("root",), _check_labels, undo)
 
 
-def patch_hparams_registry(module: ModuleType) -> None:
+def patch_hparams_registry(module: ModuleType, undo: ExitStack) -> None:
     """Make `default_hparams` and `random_hparams` know our algorithms and data set."""
-    _wrap(module, "_hparams", _with_our_hparams)
+    _wrap(module, "_hparams", ("algorithm", "dataset", "random_seed"), _hparams, undo)
 
 
-def patch_networks(module: ModuleType) -> None:
+def patch_networks(module: ModuleType, undo: ExitStack) -> None:
     """Let `Featurizer` start from the checkpoint that hyper-parameters name."""
-    _wrap(module, "Featurizer", _with_checkpoints)
+    _wrap(module, "Featurizer", ("input_shape", "hparams"), _featurizer, undo)
 
 
-def patch_fast_data_loader(module: ModuleType) -> None:
+def patch_fast_data_loader(module: ModuleType, undo: ExitStack) -> None:
     """Refuse domains that can never fill a batch."""
-    _wrap(module.InfiniteDataLoader, "__init__", _with_size_check)
+    loader = _needed(module, "InfiniteDataLoader", type)
+    _wrap(loader, "__init__", ("dataset", "weights", "batch_size"), _check_size, undo)
 
 
-def _add(module: ModuleType, name: str, value: type, listed: list[str]) -> None:
+def _needed(module: ModuleType, name: str, kind: type) -> Any:
+    value = getattr(module, name, None)
+    if not isinstance(value, kind):
+        what = "class" if kind is type else kind.__name__
+        raise _differs(f"{module.__name__} has no {what} '{name}'")
+    return value
+
+
+def _differs(what: str) -> UserError:
+    return UserError(f"{what}: this copy of DomainBed differs too much from {_TESTED}.")
+
+
+def _add(module: ModuleType, name: str, value: type, listed: list[str], undo: ExitStack) -> None:
     present = getattr(module, name, None)
     if present is not None and not _is_ours(present):
         raise UserError(
@@ -108,9 +165,10 @@ def _add(module: ModuleType, name: str, value: type, listed: list[str]) -> None:
             "'core-tuning domainbed install'."
         )
     if present is None:
-        setattr(module, name, value)
+        _set(module, name, value, undo)
     if name not in listed:
         listed.append(name)
+        undo.callback(_take_out, listed, name)
 
 
 def _is_ours(value: Any) -> bool:
@@ -121,33 +179,71 @@ def _place(module: ModuleType) -> str:
     return str(getattr(module, "__file__", None) or "no file")
 
 
-def _wrap(owner: Any, name: str, wrapper: Callable[[Callable], Callable]) -> None:
+def _take_out(listed: list[str], name: str) -> None:
+    if name in listed:
+        listed.remove(name)
+
+
+def _set(owner: Any, name: str, value: Any, undo: ExitStack) -> None:
+    if name in vars(owner):
+        undo.callback(setattr, owner, name, vars(owner)[name])
+    else:
+        undo.callback(_delete, owner, name)
+    setattr(owner, name, value)
+
+
+def _delete(owner: Any, name: str) -> None:
+    if name in vars(owner):
+        delattr(owner, name)
+
+
+def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters if inspect.isfunction(function) else {}
+
+
+def _wrap(
+    owner: Any, name: str, parameters: Sequence[str], instead: Instead, undo: ExitStack
+) -> None:
+    """Put a wrapper in the place of a function, which passes on whatever else it is given.
+
+    Args:
+        owner: module or class.
+        name: of the function there. A class of this name is no function: others may inherit it.
+        parameters: what `instead` reads by name.
+        instead: is given the function and its arguments.
+        undo: receives what puts the function back.
+    """
     original = getattr(owner, name, None)
-    if original is None:
-        raise UserError(
-            f"{owner.__name__} has no '{name}': this copy of DomainBed differs too much from "
-            f"commit {DEFAULT_COMMIT[:7]}, which 'core-tuning domainbed install' fetches."
-        )
     if hasattr(original, _MARK):
         return
-    wrapped = functools.wraps(original)(wrapper(original))
-    setattr(wrapped, _MARK, True)
-    setattr(owner, name, wrapped)
+    if original is None or not set(parameters) <= set(_parameters(original)):
+        raise _differs(f"{owner.__name__} has no function '{name}' of {', '.join(parameters)}")
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def wrapper(*given: Any, **named: Any) -> Any:
+        call = signature.bind(*given, **named)
+        call.apply_defaults()
+        return instead(original, call)
+
+    setattr(wrapper, _MARK, True)
+    _set(owner, name, wrapper, undo)
 
 
-def _with_our_hparams(original: Callable[..., Hparams]) -> Callable[..., Hparams]:
-    def hparams(algorithm: str, dataset: str, random_seed: int) -> Hparams:
-        if algorithm not in ALGORITHMS:
-            if dataset != EMOJI:
-                return original(algorithm, dataset, random_seed)
-            return _with_small_batches(original(algorithm, SMALL_IMAGES, random_seed))
-        # DomainBed never tells an algorithm the number of steps, which the schedule needs.
-        steps = steps_of_train(sys.argv) or DOMAINBED_STEPS
-        drawn = random_hparams(algorithm, dataset, random_seed, steps=steps)
-        defaults = default_hparams(algorithm, dataset, steps=steps)
-        return {name: (default, drawn[name]) for name, default in defaults.items()}
-
-    return hparams
+def _hparams(original: Callable[..., Hparams], call: inspect.BoundArguments) -> Hparams:
+    values = call.arguments
+    algorithm, dataset = values["algorithm"], values["dataset"]
+    if algorithm not in ALGORITHMS:
+        if dataset != EMOJI:
+            return original(*call.args, **call.kwargs)
+        values["dataset"] = SMALL_IMAGES
+        return _with_small_batches(original(*call.args, **call.kwargs))
+    # DomainBed never tells an algorithm the number of steps, which the schedule needs.
+    _import("domainbed.datasets")
+    steps = run_steps(dataset)
+    drawn = random_hparams(algorithm, dataset, values["random_seed"], steps=steps)
+    defaults = default_hparams(algorithm, dataset, steps=steps)
+    return {name: (default, drawn[name]) for name, default in defaults.items()}
 
 
 def _with_small_batches(hparams: Hparams) -> Hparams:
@@ -156,25 +252,26 @@ def _with_small_batches(hparams: Hparams) -> Hparams:
     return {**hparams, "batch_size": (default, min(drawn, LARGEST_EMOJI_BATCH))}
 
 
-def _with_checkpoints(original: Callable) -> Callable:
-    def featurizer(input_shape: Any, hparams: Any) -> Any:
-        if hparams.get("checkpoint"):
-            return StartingPoint(input_shape, hparams)
-        return original(input_shape, hparams)
-
-    return featurizer
+def _featurizer(original: Callable, call: inspect.BoundArguments) -> Any:
+    hparams = call.arguments["hparams"]
+    if hparams.get("checkpoint"):
+        return StartingPoint(call.arguments["input_shape"], hparams)
+    return original(*call.args, **call.kwargs)
 
 
-def _with_size_check(original: Callable[..., None]) -> Callable[..., None]:
-    def initialise(
-        self: Any, dataset: Any, weights: Any, batch_size: int, num_workers: int
-    ) -> None:
-        # With weights as many samples are drawn as a batch takes, whatever the domain's size.
-        if weights is None and len(dataset) < batch_size:
-            raise UserError(too_small(_domain_name(dataset), len(dataset), batch_size))
-        original(self, dataset, weights, batch_size, num_workers)
+def _check_labels(original: Callable, call: inspect.BoundArguments) -> None:
+    dataset, root = call.args[0], call.arguments["root"]
+    if isinstance(root, (str, os.PathLike)):
+        check_domains(Path(root), len(getattr(dataset, "ENVIRONMENTS", None) or ()))
+    original(*call.args, **call.kwargs)
 
-    return initialise
+
+def _check_size(original: Callable, call: inspect.BoundArguments) -> None:
+    dataset, batch_size = call.arguments["dataset"], call.arguments["batch_size"]
+    # With weights as many samples are drawn as a batch takes, whatever the domain's size.
+    if call.arguments["weights"] is None and len(dataset) < batch_size:
+        raise UserError(too_small(_domain_name(dataset), len(dataset), batch_size))
+    original(*call.args, **call.kwargs)
 
 
 def too_small(domain: str, size: int, batch_size: int) -> str:

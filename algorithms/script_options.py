@@ -7,15 +7,22 @@ copies of DomainBed that have more of them.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-_OPTION = re.compile(r"""add_argument\(\s*["'](--\w+)["']""")
+from .names import DOMAINBED_STEPS
+
+# One option may have several names: add_argument("-s", "--steps").
+_DECLARATION = re.compile(r"""add_argument\(((?:\s*["']-[\w-]+["']\s*,?)+)""")
+_NAME = re.compile(r"--[\w-]+")
 
 
 def options_of(script: Path) -> list[str]:
     """Names of the options that a script declares, such as "--steps"."""
-    return _OPTION.findall(script.read_text(encoding="utf-8", errors="replace"))
+    text = script.read_text(encoding="utf-8", errors="replace")
+    return [name for names in _DECLARATION.findall(text) for name in _NAME.findall(names)]
 
 
 def resolve(token: str, options: Iterable[str]) -> str | None:
@@ -33,6 +40,8 @@ def option_values(arguments: Sequence[str], options: Iterable[str]) -> dict[str,
     found: dict[str, list[str]] = {}
     values: list[str] = []
     for argument in arguments:
+        if argument == "--":  # What follows are no options.
+            break
         if not argument.startswith("--"):
             values.append(argument)
             continue
@@ -44,20 +53,38 @@ def option_values(arguments: Sequence[str], options: Iterable[str]) -> dict[str,
     return found
 
 
-def steps_of_train(program: Sequence[str]) -> int | None:
-    """Return the --steps of a command line of DomainBed's train, or None.
+def run_steps(dataset: str = "") -> int:
+    """Return how many steps the run of this process takes, as DomainBed's scripts determine it.
+
+    It is the --steps of the command line, whatever the script, else the data set's N_STEPS in the
+    copy of DomainBed that is imported, else the 5,001 of DomainBed itself.
 
     Args:
-        program: `sys.argv` of a process, the path of its script first.
+        dataset: name of the data set; by default the --dataset of the command line.
     """
-    if not program:
-        return None
-    script = Path(program[0])
-    if script.parts[-3:] not in (
-        ("domainbed", "scripts", "train.py"),
-        ("domainbed", "scripts", "train_autolr.py"),
-    ):
-        return None
-    values = option_values(program[1:], options_of(script)).get("--steps")
-    # Zero steps mean the data set's own number to DomainBed.
-    return int(values[0]) or None if values else None
+    given = _given(sys.argv, ("--steps", "--dataset"))
+    with suppress(ValueError):  # The script's own parser refuses what is no number.
+        # Zero steps mean the data set's own number to DomainBed.
+        steps = int(given.get("--steps", "0"))
+        if steps > 0:
+            return steps
+    name = dataset or given.get("--dataset", "")
+    for module in ("domainbed.datasets", "domainbed.datasets.datasets"):
+        found = getattr(getattr(sys.modules.get(module), name, None), "N_STEPS", None)
+        if isinstance(found, int) and found > 0:
+            return found
+    return DOMAINBED_STEPS
+
+
+def _given(program: Sequence[str], wanted: Iterable[str]) -> dict[str, str]:
+    """Return the values of options in a `sys.argv`, the path of its script first."""
+    script, arguments = Path(*program[:1]), program[1:]
+    declared = options_of(script) if script.is_file() else []
+    # Of options that are declared elsewhere the abbreviations are unknown.
+    written = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    found = {}
+    for option in wanted:
+        values = option_values(arguments, declared if option in declared else written).get(option)
+        if values:
+            found[option] = values[0]
+    return found

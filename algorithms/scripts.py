@@ -42,14 +42,55 @@ def run_script(name: str, arguments: Sequence[str]) -> None:
     """Run a script of DomainBed as `python -m domainbed.scripts.NAME` would.
 
     Raises:
-        UserError: a user's mistake that shows in the course of it.
+        UserError: a user's mistake that shows in the course of it, or a file or a connection is
+            refused.
         SystemExit: the script's own parser refused the arguments.
     """
     module = f"domainbed.scripts.{name}"
     # Python warns where a module to be run has been imported already, as for its functions.
     sys.modules.pop(module, None)
     sys.argv = [name, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    streams = sys.stdout, sys.stderr
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except (OSError, RuntimeError, UserError) as error:
+        reason = _refusal(error)
+        if reason is None and not isinstance(error, OSError | UserError):
+            raise
+        # DomainBed's own write into files too, which may be what cannot be written.
+        sys.stdout, sys.stderr = streams
+        if reason is None:
+            raise
+        raise UserError(
+            f"DomainBed's {name} was refused a file or a connection ({reason}): make room for it, "
+            "give it the right or the network that it needs, and start again."
+        ) from error
+
+
+def _refusal(error: Exception) -> str | None:
+    """Return what the system has refused, if this is such an error and not a closed output."""
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        reason = str(error.strerror or error)
+        return f"{error.filename}: {reason}" if error.filename else reason
+    # What torch.save makes of a full disk.
+    if "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error):
+        return "a model cannot be written"
+    return None
+
+
+def check_text(text: str, what: str) -> None:
+    """Refuse a name that DomainBed cannot print and write: those of files may be any bytes.
+
+    Raises:
+        UserError: it is not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{what} {text!a} is not UTF-8, in which DomainBed writes it into its files: "
+            "rename it or use another."
+        ) from error
 
 
 def take_workers(arguments: Sequence[str]) -> tuple[int | None, list[str]]:

@@ -70,11 +70,14 @@ def main(arguments: Sequence[str]) -> int:
 def _checked_folders(args: argparse.Namespace, place: Any) -> list[Path]:
     """Return the folders of the sweep's jobs, none of which should fail or hang."""
     # Here, because it needs torch, for which --help of the other commands must not wait.
-    from .sweep_checks import check_launcher, check_names, check_sweep
+    from .job_checks import check_fraction
+    from .sweep_checks import check_launcher, check_names, check_number, check_sweep
 
     check_launcher(args.command_launcher)
     offered().check(args.command_launcher, place)
     check_names(args.datasets, args.algorithms)
+    check_fraction(args.holdout_fraction)
+    check_number(args)
     folders, jobs = _jobs(args)
     check_sweep(jobs)
     return folders

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +25,8 @@ from .job_checks import (
 from .registration import too_small
 
 Job = Mapping[str, Any]
+# DomainBed's paper took 45,900.
+MOST_JOBS = 1_000_000
 
 
 def check_launcher(name: str) -> None:
@@ -60,6 +64,24 @@ def check_names(datasets: Sequence[str], algorithms: Sequence[str]) -> None:
         check_algorithm_name(algorithm)
 
 
+def check_number(args: argparse.Namespace) -> None:
+    """Refuse a sweep that is not counted in jobs but in years, whose list would fill the memory.
+
+    Args:
+        args: n_trials, n_hparams, n_hparams_from, datasets and algorithms of the sweep.
+
+    Raises:
+        UserError: there are more than `MOST_JOBS`, test environments not counted.
+    """
+    hparams = max(0, args.n_hparams - args.n_hparams_from)
+    jobs = args.n_trials * hparams * len(args.datasets) * len(args.algorithms)
+    if jobs > MOST_JOBS:
+        raise UserError(
+            f"The sweep has {jobs:,} jobs and more, with --n_trials {args.n_trials} and "
+            f"--n_hparams {args.n_hparams}: expected at most {MOST_JOBS:,}; ask for fewer."
+        )
+
+
 def check_sweep(jobs: Sequence[Job]) -> None:
     """Check data, hyper-parameters, checkpoints and batch sizes of the jobs of a sweep.
 
@@ -75,11 +97,22 @@ def check_sweep(jobs: Sequence[Job]) -> None:
     for algorithm, dataset in {(job["algorithm"], job["dataset"]): None for job in jobs}:
         check_algorithm_hparams(algorithm, dataset, given)
     for job in jobs:
-        _check_batch(job, given)
+        check_batch(job, given)
 
 
-def _check_batch(job: Job, given: Mapping[str, Any]) -> None:
-    sizes = domain_sizes(job["dataset"], job["data_dir"])
+def check_batch(job: Job, given: Mapping[str, Any]) -> None:
+    """Refuse a job one of whose domains can never fill a batch.
+
+    Args:
+        job: the arguments that it gives to train.
+        given: its hyper-parameters that are not drawn.
+
+    Raises:
+        UserError: with the domain.
+    """
+    data_dir = job["data_dir"]
+    # Absolute, because sizes are remembered by it.
+    sizes = domain_sizes(job["dataset"], data_dir and str(Path(data_dir).absolute()))
     hparams = {**_drawn_hparams(job), **given}
     if sizes is None or hparams["class_balanced"]:
         return

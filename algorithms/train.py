@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from core_tuning.errors import UserError
@@ -30,12 +31,12 @@ def main(arguments: Sequence[str]) -> int:
     given = option_values(rest, options_of(script_path(root, "train")))
     try:
         _check(given)
+        if workers is not None:
+            set_workers(workers)
+        run_script("train", rest)
     except UserError as error:
         _note(error, given)
         raise
-    if workers is not None:
-        set_workers(workers)
-    run_script("train", rest)
     return 0
 
 
@@ -50,15 +51,32 @@ def _check(given: dict[str, list[str]]) -> None:
     # Here, because it needs torch, for which --help of the other commands must not wait.
     from . import job_checks as checks
     from .job import parse_hparams
+    from .sweep_checks import check_batch
 
-    dataset, algorithm = _last(given, "--dataset"), _last(given, "--algorithm")
-    dataset, algorithm = dataset or "RotatedMNIST", algorithm or "ERM"
+    dataset = _last(given, "--dataset") or "RotatedMNIST"
+    algorithm = _last(given, "--algorithm") or "ERM"
     checks.check_dataset_name(dataset)
     checks.check_algorithm_name(algorithm)
     checks.check_test_envs(dataset, given.get("--test_envs", []))
+    checks.check_fraction(_last(given, "--holdout_fraction"))
+    for option in ("--seed", "--trial_seed", "--hparams_seed"):
+        checks.check_seed(option, _last(given, option))
     hparams = parse_hparams(_last(given, "--hparams"))
     checks.check_algorithm_hparams(algorithm, dataset, hparams)
     checks.check_data(dataset, _last(given, "--data_dir"))
+    try:
+        job = {
+            "dataset": dataset,
+            "algorithm": algorithm,
+            "data_dir": _last(given, "--data_dir"),
+            "test_envs": [int(value) for value in given.get("--test_envs", ["0"])],
+            "holdout_fraction": float(_last(given, "--holdout_fraction") or 0.2),
+            "hparams_seed": int(_last(given, "--hparams_seed") or 0),
+            "trial_seed": int(_last(given, "--trial_seed") or 0),
+        }
+    except ValueError:
+        return  # What is no number is for DomainBed's own parser to refuse.
+    check_batch(job, hparams)
 
 
 def _last(given: dict[str, list[str]], option: str) -> str | None:
@@ -72,6 +90,8 @@ def _note(error: UserError, given: dict[str, list[str]]) -> None:
     It is for the jobs of a sweep, whose folders are made before they start.
     """
     folder = Path(_last(given, "--output_dir") or "train_output")
-    if folder.is_dir():
-        with (folder / "err.txt").open("a", encoding="utf-8") as file:
-            file.write(f"core-tuning: error: {error}\n")
+    # Where nothing can be written, as on a full disk, it is printed alone.
+    with suppress(OSError):
+        if folder.is_dir():
+            with (folder / "err.txt").open("a", encoding="utf-8") as file:
+                file.write(f"core-tuning: error: {error}\n")

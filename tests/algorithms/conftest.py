@@ -25,8 +25,13 @@ FAKE = {
     "algorithms.py": "ALGORITHMS = ['ERM']\nclass ERM: pass\n",
     "command_launchers.py": "REGISTRY = {'local': print}\n",
     "datasets.py": (
-        "DATASETS = ['Debug28']\nclass MultipleDomainDataset:\n    N_WORKERS = 8\n"
+        "DATASETS = ['Debug28']\n"
+        "class MultipleDomainDataset:\n    N_STEPS, N_WORKERS, ENVIRONMENTS = 5001, 8, None\n"
         "class Debug28(MultipleDomainDataset): ENVIRONMENTS = ['0', '1', '2']\n"
+        "class Long(Debug28): N_STEPS = 15001\n"
+        "class MultipleEnvironmentImageFolder(MultipleDomainDataset):\n"
+        "    def __init__(self, root, test_envs, augment, hparams): self.read = root\n"
+        "class Pairs(MultipleEnvironmentImageFolder): ENVIRONMENTS = ['a', 'b', 'c']\n"
     ),
     "hparams_registry.py": (
         "def _hparams(algorithm, dataset, random_seed):\n"

@@ -6,6 +6,7 @@ import copy
 import io
 import itertools
 import json
+import warnings
 
 import pytest
 import torch
@@ -103,11 +104,32 @@ def rates(model, steps):
 
 
 def test_the_learning_rate_falls_exponentially_to_a_hundredth_and_stays():
-    found = rates(build(CETuning, lr=1.0), 6)
+    with pytest.warns(UserWarning, match="step 6"):
+        found = rates(build(CETuning, lr=1.0), 6)
     assert found[0] == 1.0
     assert found[4] == found[5] == pytest.approx(0.01)
     ratios = [after / before for before, after in itertools.pairwise(found[:5])]
     assert ratios == pytest.approx([0.01 ** (1 / 4)] * 4)
+
+
+def test_the_first_step_past_the_schedule_warns_once_and_loudly(capsys):
+    model = build(CETuning, lr=1.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        rates(model, 5)
+        assert capsys.readouterr().err == ""
+        rates(model, 3)
+    sentence = (
+        "CETuning takes step 6, but its learning rate falls over 5 steps and stays at 0.01 of lr "
+        "from here on: give the number of steps of the whole run as the hyper-parameter "
+        "total_steps."
+    )
+    assert capsys.readouterr().err == f"core-tuning: warning: {sentence}\n"
+    assert caught == []
+    again = build(CETuning, lr=1.0)
+    again.load_state_dict(model.state_dict())
+    with pytest.warns(UserWarning, match="takes step 9, but"):
+        rates(again, 1)
 
 
 def test_the_schedule_goes_on_from_a_state_dict():

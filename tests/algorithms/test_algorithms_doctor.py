@@ -57,6 +57,8 @@ def test_what_is_fine_is_said_and_nothing_is_to_do(found, capsys, monkeypatch, t
         for index in range(images):
             (folder / f"{index}.png").touch()
         (folder / "notes.txt").touch()
+        # In no class folder, torchvision does not read it.
+        (folder.parent / "0.png").touch()
     code, rows = table(capsys, "--data_dir", str(tmp_path / "data"))
     assert code == 0
     assert rows["what"] == ("found", "what to do")
@@ -102,7 +104,10 @@ def test_a_checkout_that_cannot_be_imported_is_wrong(found, capsys):
     (found / "domainbed" / "networks.py").write_text("import numpy\nnumpy.no_such_name\n")
     code, rows = table(capsys)
     assert code == 1
-    assert "cannot be imported: AttributeError" in rows["registration"][0]
+    assert rows["registration"][0] == "fails"
+    said = rows["registration"][1]
+    assert "domainbed.networks cannot be imported (AttributeError: module 'numpy' has no" in said
+    assert "networks.py, line 2)" in said
 
 
 def test_the_kill_switch_is_seen(found, capsys, monkeypatch):
@@ -113,4 +118,4 @@ def test_the_kill_switch_is_seen(found, capsys, monkeypatch):
 
 def test_a_data_folder_that_is_none_is_refused(found, capsys, tmp_path):
     assert main(["domainbed", "doctor", "--data_dir", str(tmp_path / "nowhere")]) == 2
-    assert "nowhere, which is no folder" in capsys.readouterr().err
+    assert "nowhere, which is not a folder" in capsys.readouterr().err

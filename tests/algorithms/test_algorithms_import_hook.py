@@ -34,35 +34,48 @@ def test_plain_train_knows_the_names_while_enabled(fake_domainbed, environment, 
 
 def test_a_mistake_ends_plain_train_in_a_sentence(fake_domainbed, environment, run):
     python = environment / "python"
-    with (fake_domainbed / "domainbed" / "algorithms.py").open("a") as file:
-        file.write("class CoreTuning: pass\n")
+    with (fake_domainbed / "domainbed" / "scripts" / "train.py").open("a") as file:
+        file.write(
+            "from domainbed.lib.fast_data_loader import InfiniteDataLoader\n"
+            "InfiniteDataLoader([1], None, 2, 0)\n"
+        )
     run(python, "-m", "core_tuning", "domainbed", "enable")
     failed = run(python, *TRAIN, cwd=fake_domainbed)
     assert failed.returncode == 1
-    assert failed.stdout.startswith("core-tuning: error: domainbed.algorithms has a 'CoreTuning'")
+    assert failed.stdout.startswith("9\ncore-tuning: error: A domain has 1 images to train on")
     assert "Traceback" not in failed.stdout
 
 
-def test_nothing_heavy_is_imported_at_startup(environment, run):
+def test_a_copy_with_a_name_of_ours_is_left_to_its_user(fake_domainbed, environment, run):
     python = environment / "python"
+    with (fake_domainbed / "domainbed" / "algorithms.py").open("a") as file:
+        file.write("class CoreTuning: pass\n")
     run(python, "-m", "core_tuning", "domainbed", "enable")
-    program = (
-        "import sys; print('core_tuning.algorithms.import_hook' in sys.modules, "
-        "sorted({'torch', 'numpy', 'argparse'} & set(sys.modules)))"
-    )
-    assert run(python, "-c", program).stdout.strip() == "True []"
+    warning, *rest = run(python, "-W", "error", *TRAIN, cwd=fake_domainbed).stdout.splitlines()
+    assert warning.startswith(f"core-tuning: warning: {fake_domainbed / 'domainbed'} is left as it")
+    assert "domainbed.algorithms has a 'CoreTuning' of its own" in warning
+    assert rest == ["unknown: CECon"]
+
+
+def test_nothing_is_imported_at_startup(environment, run):
+    python = environment / "python"
+    program = "import sys; print(sorted(sys.modules))"
+    before = run(python, "-c", program).stdout
+    run(python, "-m", "core_tuning", "domainbed", "enable")
+    assert run(python, "-c", program).stdout == before
 
 
 @pytest.mark.parametrize("leftover", [False, True])
-def test_an_uninstalled_package_is_no_error(environment, run, leftover):
+def test_an_uninstalled_package_is_no_error(fake_domainbed, environment, run, leftover):
     python = environment / "python"
     run(python, "-m", "core_tuning", "domainbed", "enable")
     parent = next(environment.parent.glob("lib/python*/site-packages/_parent.pth"))
     parent.unlink()
     if leftover:
         (parent.parent / "core_tuning" / "__pycache__").mkdir(parents=True)
-    done = run(python, "-c", "print('quiet')")
-    assert (done.returncode, done.stdout) == (0, "quiet\n")
+    program = "import domainbed.algorithms; print(domainbed.algorithms.ALGORITHMS)"
+    done = run(python, "-c", program, cwd=fake_domainbed, PYTHONPATH="")
+    assert (done.returncode, done.stdout) == (0, "['ERM']\n")
 
 
 def test_the_file_is_written_into_site_packages(tmp_path, monkeypatch, capsys):
@@ -95,5 +108,5 @@ def test_the_hook_patches_each_module_as_it_is_imported(fake_domainbed):
     from domainbed import algorithms, hparams_registry
 
     assert "CETuning" in algorithms.ALGORITHMS
-    assert hparams_registry.default_hparams("CETuning", "PACS")["freeze_bn"] is True
     assert "domainbed.datasets" not in sys.modules
+    assert hparams_registry.default_hparams("CETuning", "PACS")["freeze_bn"] is True

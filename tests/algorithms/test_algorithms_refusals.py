@@ -39,12 +39,30 @@ def complaint(capsys, *arguments):
         (["--dataset", "PAC"], "no data set 'PAC': did you mean 'PACS'?"),
         (["--algorithm", "CoreTunin"], "no algorithm 'CoreTunin': did you mean 'CoreTuning'?"),
         (["--dataset", "PACS"], "name the folder that holds it by --data_dir"),
-        (["--dataset", "PACS", "--data_dir", "nowhere"], "nowhere, which is no folder"),
+        (["--dataset", "PACS", "--data_dir", "nowhere"], "nowhere, which is not a folder"),
         (["--dataset", "PACS", "--data_dir", "."], "--data_dir . holds no PACS/"),
         (["--dataset", "Debug28", "--hparams", "{lr: 1}"], "'{lr: 1}', which is not JSON"),
         (["--dataset", "Debug28", "--hparams", "[1]"], "expected a JSON object"),
         (["--dataset", "Debug28", "--test_envs", "0", "3"], "no environment 3 to test on"),
+        (["--dataset", "Debug28", "--test_envs", "2", "2"], "--test_envs names 2 twice"),
+        (["--dataset", "Debug28", "--test_envs", "2", "0", "1"], "all environments of Debug28"),
         (["--dataset", "Debug28", "--workers", "-1"], "--workers is -1"),
+        (["--dataset", "Debug28", "--seed", str(2**64)], f"--seed is {2**64}: expected 0 to"),
+        (["--dataset", "Debug28", "--trial_seed", "-1"], "--trial_seed is -1: expected 0 to"),
+        (["--dataset", "Debug28", "--holdout_fraction", "nan"], "--holdout_fraction is nan"),
+        (["--dataset", "Debug28", "--holdout_fraction", "0"], "--holdout_fraction is 0"),
+        (["--dataset", "Debug28"], "the domain 1 has 13 images to train on"),
+        (["--dataset", "Debug28", "--hparams", "[" * 100_000], "[[', which is not JSON (maximum"),
+        (["--dataset", "Debug28", "--hparams", '{"lr": NaN}'], "NaN is not a finite number"),
+        (["--dataset", "Debug28", "--hparams", '{"lr": -1e999}'], "-1e999 is not a finite number"),
+        (["--dataset", "Debug28", "--hparams", '{"batch_size": [8]}'], "batch_size is [8]"),
+        (["--dataset", "Debug28", "--hparams", '{"checkpoint": 8}'], "checkpoint is 8"),
+        (["--dataset", "Debug28", "--hparams", r'{"checkpoint": "\ud800"}'], "is not UTF-8"),
+        (["--dataset", "Debug28", "--data_dir", "a\udcff"], r"'a\udcff' is not UTF-8"),
+        (
+            ["--dataset", "Debug28", "--hparams", '{"batch_size": 8}', "--output_dir", "o" * 300],
+            "oo: File name too long",
+        ),
         (
             ["--dataset", "PACS", "--algorithm", "CECon"],
             "CECon has no checkpoint to start from on PACS",
@@ -55,12 +73,12 @@ def complaint(capsys, *arguments):
         ),
         (
             ["--dataset", "Debug28", "--hparams", '{"checkpoint": "gone.pt"}'],
-            "The checkpoint gone.pt is no file",
+            "The checkpoint gone.pt is not a file",
         ),
     ],
 )
 def test_train_refuses(domainbed, capsys, arguments, said):
-    assert said in complaint(capsys, "train", *arguments, "--output_dir", "out")
+    assert said in complaint(capsys, "train", "--output_dir", "out", *arguments)
     assert not Path("out").exists()
 
 
@@ -79,6 +97,10 @@ def test_train_refuses(domainbed, capsys, arguments, said):
         (["--train-args", "--frequency 3"], "'--frequency', which train does not know"),
         (["--train-args", "'"], "quotes do not match"),
         (["--n_hparams", "many"], "argument --n_hparams: invalid int value"),
+        (["--n_trials", str(10**9)], "The sweep has 1,000,000,000 jobs and more"),
+        (["--holdout_fraction", "nan"], "--holdout_fraction is nan"),
+        (["--hparams", "[" * 100_000], "[[', which is not JSON"),
+        (["--output_dir", "a\udcff"], r"'a\udcff' is not UTF-8"),
     ],
 )
 def test_sweep_refuses_and_launches_nothing(domainbed, capsys, monkeypatch, arguments, said):
@@ -98,10 +120,55 @@ def test_the_smallest_training_domain_of_a_folder_counts(domainbed, capsys, tmp_
     assert "Launched 10 jobs!" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("OSError(28, 'No space left on device', 'out.txt')", "(out.txt: No space left on device)"),
+        ("OSError(28, 'No space left on device')", "(No space left on device)"),
+        ("RuntimeError('PytorchStreamWriter failed writing file data/0')", "(a model cannot be w"),
+    ],
+)
+def test_what_the_system_refuses_is_said(fake_domainbed, capsys, monkeypatch, error, said):
+    """Also where DomainBed's own streams write into what is full."""
+    script = fake_domainbed / "domainbed" / "scripts" / "list_top_hparams.py"
+    script.write_text(f"import sys\nsys.stdout = sys.stderr = None\nraise {error}\n")
+    monkeypatch.setenv("DOMAINBED_ROOT", str(fake_domainbed))
+    sentence = complaint(capsys, "list_top_hparams")
+    assert "DomainBed's list_top_hparams was refused a file or a connection" in sentence
+    assert said in sentence
+
+
+def test_what_is_wrong_with_the_script_is_its_own(fake_domainbed, monkeypatch):
+    script = fake_domainbed / "domainbed" / "scripts" / "list_top_hparams.py"
+    script.write_text("raise RuntimeError('theirs')\n")
+    monkeypatch.setenv("DOMAINBED_ROOT", str(fake_domainbed))
+    with pytest.raises(RuntimeError, match="theirs"):
+        main(["domainbed", "list_top_hparams"])
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "said"),
+    [
+        ("x = 1\n", "domainbed.algorithms has no list 'ALGORITHMS': this copy of DomainBed"),
+        ("def x(:\n", "cannot be imported (SyntaxError: invalid syntax (algorithms.py, line 1))"),
+        ("import numpy\n1 / 0\n", "algorithms.py, line 2): mend this copy of DomainBed, or use"),
+    ],
+)
+def test_a_checkout_of_something_else_is_refused(
+    fake_domainbed, capsys, monkeypatch, algorithms, said
+):
+    (fake_domainbed / "domainbed" / "algorithms.py").write_text(algorithms)
+    monkeypatch.setenv("DOMAINBED_ROOT", str(fake_domainbed))
+    for command in ("train", "sweep", "collect_results"):
+        assert said in complaint(capsys, command, "launch")
+
+
 def test_a_stray_folder_among_the_domains_is_refused(domainbed, capsys, tmp_path):
     write_pacs(tmp_path, ("art", "cartoon", "photo", "sketch", "splits"), 1)
     said = complaint(capsys, "train", "--dataset", "PACS", "--data_dir", ".")
-    assert "5 folders (art, cartoon, photo, sketch, splits) where PACS has 4 domains" in said
+    assert (
+        "5 folders (art, cartoon, photo, sketch, splits) where the data set has 4 domains" in said
+    )
 
 
 def test_dummy_prints_commands_that_know_the_names(domainbed, capsys):

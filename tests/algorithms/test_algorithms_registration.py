@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from core_tuning.algorithms import CECon, CETuning, CoreTuning, register
+from core_tuning.algorithms import CECon, CETuning, CoreTuning, import_hook, register
 from core_tuning.algorithms.emoji_dataset import EMOJI_ENVIRONMENTS
 from core_tuning.data.embedded import emoji_domains_folder
 from core_tuning.errors import UserError
@@ -49,7 +49,7 @@ def test_a_name_that_is_taken_is_refused(fake_domainbed, file, line, name):
 
 def test_a_copy_without_what_is_wrapped_is_refused(fake_domainbed):
     (fake_domainbed / "domainbed" / "networks.py").write_text("")
-    with pytest.raises(UserError, match=r"networks has no 'Featurizer'.*b93c22a"):
+    with pytest.raises(UserError, match=r"networks has no function 'Featurizer' of.*b93c22a"):
         register()
 
 
@@ -111,11 +111,64 @@ def test_steps_of_train_reach_the_schedule(fake_domainbed, monkeypatch, argument
     assert hparams["total_steps"] == steps
 
 
-def test_steps_of_another_script_do_not_count(fake_domainbed, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["domainbed/scripts/sweep.py", "--steps", "7"])
+@pytest.mark.parametrize(
+    ("declared", "arguments", "steps"),
+    [
+        ('add_argument("name")\nadd_argument(\n    "-s", "--steps", type=int)',
+         ["run", "--steps", "7"], 7),
+        ('add_argument("--steps")\nadd_argument("--seed")', ["--st=7", "--seed", "1"], 7),
+        ('add_argument("--steps")\nadd_argument("--stop")', ["--st", "7"], 5001),
+        ("from parsers import parser", ["--steps", "7", "--step", "8", "--steps=9"], 9),
+        ("from parsers import parser", ["--step", "7", "--", "--steps", "8"], 5001),
+        ("", ["--steps"], 5001),
+        ("", ["--steps", "many"], 5001),
+        ("", ["--steps", "-5"], 5001),
+    ],
+)  # fmt: skip
+def test_steps_of_any_script_count(
+    fake_domainbed, monkeypatch, tmp_path, declared, arguments, steps
+):
+    script = tmp_path / "train_all.py"
+    script.write_text(declared)
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
     register()
-    hparams = module("hparams_registry").default_hparams("CoreTuning", "Debug28")
-    assert hparams["total_steps"] == 5001
+    for draw in ("default_hparams", "random_hparams"):
+        seed = [3] if draw == "random_hparams" else []
+        hparams = getattr(module("hparams_registry"), draw)("CoreTuning", "Debug28", *seed)
+        assert hparams["total_steps"] == steps
+
+
+@pytest.mark.parametrize("argv", [[], ["-c"], ["gone/ipykernel_launcher.py", "-f", "kernel.json"]])
+def test_without_steps_the_data_sets_count(fake_domainbed, monkeypatch, argv):
+    monkeypatch.setattr(sys, "argv", argv)
+    register()
+    registry = module("hparams_registry")
+    assert registry.default_hparams("CECon", "Long")["total_steps"] == 15001
+    assert registry.default_hparams("CECon", "Debug28")["total_steps"] == 5001
+    assert registry.default_hparams("CECon", "Unheard")["total_steps"] == 5001
+
+
+def test_the_data_sets_steps_count_under_the_hook_before_it_is_imported(fake_domainbed):
+    import_hook.install()
+    assert module("hparams_registry").default_hparams("CECon", "Long")["total_steps"] == 15001
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "steps"),
+    [
+        (["--steps", "7", "--dataset", "Long"], {}, 7),
+        (["--dataset", "Long"], {}, 15001),
+        (["--steps", "7"], {"total_steps": 3}, 3),
+        ([], {}, 5001),
+    ],
+)
+def test_an_algorithm_built_without_the_registry_finds_the_steps(
+    fake_domainbed, monkeypatch, arguments, given, steps
+):
+    module("datasets")
+    monkeypatch.setattr(sys, "argv", ["train_all.py", *arguments])
+    algorithm = CETuning((3, 32, 32), 2, 3, {"checkpoint": "embedded", **given})
+    assert algorithm.hparams["total_steps"] == steps
 
 
 def test_featurizer_starts_from_a_checkpoint_only_where_one_is_named(fake_domainbed):
