@@ -39,6 +39,9 @@ RESULTS = "results.jsonl"
 FILES = (
     RESULTS, "model.pkl", "best_iid.pkl", "model_step*.pkl", "selection.json", "done"
 )  # fmt: skip
+# Of a checkpoint.
+_SAVED = ("image_encoder", "classifier", "objective", "optimizer", "step", "counted", "sums", "best",
+          "seconds")  # fmt: skip
 
 
 def run_job(
@@ -119,7 +122,7 @@ class _Run:
 
     def restore(self) -> None:
         """Go back to the last checkpoint, if there is one, and forget the records after it."""
-        state = self.folder.load_checkpoint()
+        state = self.folder.load_checkpoint(_SAVED)
         if state is not None:
             self.algorithm.featurizer.image_encoder.load_state_dict(state["image_encoder"])
             self.algorithm.classifier.load_state_dict(state["classifier"])

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from core_tuning.errors import UserError
+from core_tuning.files import field
 from core_tuning.parser import Parser
+
+# What is read of a run's configuration, and its type.
+_READ = {"data_dir": (str,), "fraction": (int, float), "validation": (int, float)}
 
 
 def build_parser() -> Parser:
@@ -97,5 +102,11 @@ def _evaluate(options: Any, run: Path) -> None:
 def _stored_config(run: Path) -> dict[str, Any]:
     from core_tuning.training import RunFolder
 
-    path = (run if run.is_dir() else run.parent) / "config.json"
-    return RunFolder(path.parent).read_config() if path.is_file() else {}
+    folder = RunFolder(run if run.is_dir() else run.parent)
+    # A model may lie anywhere, without the folder that it was made in.
+    if not folder.config_path.exists():
+        return {}
+    config = folder.read_config()
+    for name, kind in _READ.items():
+        field({name: None, **config}, name, (*kind, NoneType), folder.config_path)
+    return config
