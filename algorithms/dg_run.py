@@ -40,8 +40,10 @@ FILES = (
     RESULTS, "model.pkl", "best_iid.pkl", "model_step*.pkl", "selection.json", "done"
 )  # fmt: skip
 # Of a checkpoint.
-_SAVED = ("image_encoder", "classifier", "objective", "optimizer", "step", "counted", "sums", "best",
-          "seconds")  # fmt: skip
+_SAVED = (
+    "image_encoder", "classifier", "objective", "optimizer", "step", "counted", "sums", "best",
+    "seconds",
+)  # fmt: skip
 
 
 def run_job(
