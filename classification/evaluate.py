@@ -6,6 +6,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from core_tuning.checks import check_options
 from core_tuning.errors import UserError
 from core_tuning.files import field
 from core_tuning.parser import Parser
@@ -37,10 +38,7 @@ def build_parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Run the command."""
     options = build_parser().parse_args(argv)
-    if options.batch_size < 1:
-        raise UserError(f"--batch-size is {options.batch_size}: expected at least 1.")
-    if options.workers < 0:
-        raise UserError(f"--workers is {options.workers}: expected 0 or more.")
+    check_options(options, ("batch_size", "workers"))
     seeds = sorted(options.run.glob("seed-*")) if options.run.is_dir() else []
     if seeds and options.output is not None:
         raise UserError(f"{options.run} holds several runs: evaluate one of them with --output.")
