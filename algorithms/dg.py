@@ -30,11 +30,15 @@ def main(argv: list[str]) -> int:
     from .environments import load_environments
     from .tables import selection_json, tables
 
-    environments = load_environments(options.dataset, options.data_dir, options.image_size)
+    environments = load_environments(
+        options.dataset, options.data_dir, options.image_size, scan=options.scan
+    )
     jobs = expand(options, environments)
     check_folder(options.output_dir, jobs)
     on = machine(options)
     check_jobs(jobs, environments, on, resume=options.resume, overwrite=options.overwrite)
+    for warning in environments.warnings:
+        print(f"warning: {warning}")
     records: list[dict[str, Any]] = []
     for run in run_jobs(jobs, environments, on, resume=options.resume, overwrite=options.overwrite):
         records += run
@@ -100,6 +104,7 @@ def expand(options: argparse.Namespace, environments: Environments) -> dict[Path
                         holdout_fraction=options.holdout_fraction,
                         augmented_validation=options.augmented_validation,
                         skip_sources_inside=options.skip_training_splits,
+                        data=environments.fingerprint,
                     )
     if len(jobs) == 1:
         return {options.output_dir: next(iter(jobs.values()))}
@@ -134,6 +139,7 @@ def check_jobs(
     from core_tuning.training import RunFolder
     from core_tuning.training.settings import check_machine
 
+    from .dg_run import check_resume
     from .environments import check_splits, check_targets
 
     check_machine(on.device, on.precision)
@@ -145,4 +151,4 @@ def check_jobs(
         if not resume:
             folder.check_start(overwrite=overwrite)
         elif not folder.is_free():
-            folder.check_resume(job.config(on))
+            check_resume(folder, job, on)

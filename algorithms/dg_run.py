@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader
 
+from core_tuning.data import check_same_images
 from core_tuning.data.loading import SeededTransform, load_batches
 from core_tuning.errors import UserError
 from core_tuning.selection import source_accuracy
@@ -33,6 +34,8 @@ from .saved import save_model
 
 Record = dict[str, Any]
 RESULTS = "results.jsonl"
+# Options that change nothing in a run's result: the images are told by their fingerprint.
+MAY_DIFFER = frozenset({"data_dir"})
 
 
 def run_job(
@@ -51,11 +54,11 @@ def run_job(
     folder = RunFolder(path)
     config = job.config(machine)
     if resume and not folder.is_free():
-        folder.check_resume(config)
+        check_resume(folder, job, machine)
         if (path / "done").exists():
             return read_lines(path / RESULTS)
         run = _Run(job, machine, store, folder)
-        folder.resume(config)
+        folder.resume(config, may_differ=MAY_DIFFER)
     else:
         folder.check_start(overwrite=overwrite)
         # Built first, so that a mistake leaves no folder behind.
@@ -64,6 +67,13 @@ def run_job(
     run.restore()
     run.go()
     return read_lines(path / RESULTS)
+
+
+def check_resume(folder: RunFolder, job: Job, machine: Machine) -> None:
+    """Raise a UserError unless a folder's run is one of this job and these images."""
+    before = folder.read_config().get("data")
+    folder.check_resume({**job.config(machine), "data": before}, may_differ=MAY_DIFFER)
+    check_same_images(before, job.data, folder.path)
 
 
 class _Run:

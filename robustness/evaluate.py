@@ -143,7 +143,7 @@ def _prepare(options: argparse.Namespace, output: Path) -> _Evaluation:
         "warnings": [*splits.warnings, *_validation_warning(options, subject)],
     }
     folder = RunFolder(output)
-    _start(folder, options, subject, data)
+    _start(folder, options, subject, data, splits.fingerprint)
     return _Evaluation(options, subject, model, subject.model, pixels, transform, data, folder)
 
 
@@ -179,7 +179,15 @@ def _check_sizes(options: argparse.Namespace, pixels: Any) -> None:
             )
 
 
-def _start(folder: Any, options: argparse.Namespace, subject: Any, data: dict[str, Any]) -> None:
+def _start(
+    folder: Any,
+    options: argparse.Namespace,
+    subject: Any,
+    data: dict[str, Any],
+    fingerprint: dict[str, Any],
+) -> None:
+    from core_tuning.data import check_same_images
+
     left_out = ("model", "module", "output", "resume", "overwrite", "budgets", "norm")
     config = {
         name: str(value) if isinstance(value, Path) else value
@@ -190,9 +198,12 @@ def _start(folder: Any, options: argparse.Namespace, subject: Any, data: dict[st
     config["code"] = subject.facts.get("code")
     config |= {"dataset": subject.dataset, "n": data["n"], "total": data["total"]}
     if options.resume and not folder.is_free():
+        config["data"] = folder.read_config().get("data")
+        folder.check_resume(config, may_differ=HARMLESS | {"source"})
+        check_same_images(config["data"], fingerprint, folder.path)
         folder.resume(config, may_differ=HARMLESS | {"source"})
     else:
-        folder.start(config, overwrite=options.overwrite)
+        folder.start({**config, "data": fingerprint}, overwrite=options.overwrite)
 
 
 def _measure(evaluation: _Evaluation) -> tuple[dict[str, Any], Any, Any]:

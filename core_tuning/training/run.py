@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
+from core_tuning.data import check_same_images
 from core_tuning.errors import UserError
 from core_tuning.report.figures import save_confusion
 from core_tuning.report.summary import summarise
@@ -73,9 +74,11 @@ def run_seeds(
     """
     check_output(options)
     results = []
+    images = None
     for seed in options.seeds:
         folder = seed_folder(options, seed)
-        result = run(options, seed, folder, kind)
+        result = run(options, seed, folder, kind, images)
+        images = RunFolder(folder).read_config().get("data")
         results.append(result)
         print(describe(result, folder))
     if len(results) > 1:
@@ -104,21 +107,34 @@ def run_config(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     return {**config, "encoder": encoder_name(options), "seed": seed}
 
 
-def run(options: argparse.Namespace, seed: int, path: Path, kind: Kind = PLAIN) -> dict[str, Any]:
+def run(
+    options: argparse.Namespace,
+    seed: int,
+    path: Path,
+    kind: Kind = PLAIN,
+    images: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Fine-tune with one seed in one folder; return its result.
 
-    A folder whose run is finished is left as it is when it is resumed.
+    A folder whose run is finished is left as it is when it is resumed. `images` is the fingerprint
+    of another seed's, with which a new run must agree.
     """
     config = run_config(options, seed)
     folder = RunFolder(path)
     if options.resume and not folder.is_free():
-        folder.resume(config, may_differ=HARMLESS)
+        # The options are compared first, and the images once they are read.
+        config["data"] = folder.read_config().get("data")
+        folder.check_resume(config, may_differ=HARMLESS)
         if folder.result_path.exists():
             return json.loads(folder.result_path.read_text())
         data, learner, origin = _build(options, seed)
+        check_same_images(config["data"], data.splits.fingerprint, path)
+        folder.resume(config, may_differ=HARMLESS)
     else:
         # Built first, so that a mistake leaves no folder behind.
         data, learner, origin = _build(options, seed)
+        config["data"] = data.splits.fingerprint
+        check_same_images(images or config["data"], config["data"], path.parent)
         folder.start(config, overwrite=options.overwrite)
     print(f"{path}: seed {seed}, {config['encoder']}, {origin}")
     for warning in data.splits.warnings:
