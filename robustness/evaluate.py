@@ -140,11 +140,23 @@ def _prepare(options: argparse.Namespace, output: Path) -> _Evaluation:
         "n": len(indices),
         "total": len(images),
         "seed": options.seed,
-        "warnings": [*splits.warnings, *_validation_warning(options, subject)],
+        "warnings": [
+            *splits.warnings,
+            *_images_warning(subject, splits.fingerprint),
+            *_validation_warning(options, subject),
+        ],
     }
     folder = RunFolder(output)
     _start(folder, options, subject, data, splits.fingerprint)
     return _Evaluation(options, subject, model, subject.model, pixels, transform, data, folder)
+
+
+def _images_warning(subject: Any, fingerprint: dict[str, Any]) -> list[str]:
+    from core_tuning.data import describe_change
+
+    before = subject.config.get("data")
+    change = None if before is None else describe_change(before, fingerprint)
+    return [] if change is None else [f"The images are not those of the run: {change}."]
 
 
 def _validation_warning(options: argparse.Namespace, subject: Any) -> list[str]:
