@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core_tuning.errors import UserError
 from core_tuning.parser import Parser
 
 from .names import EMOJI
+
+if TYPE_CHECKING:
+    from .environments import Environments
 
 TITLES = {"CETuning": "CE", "CECon": "CE-Con", "CoreTuning": "Core-tuning"}
 # The best of each method on source validation: docs/findings.md.
@@ -45,31 +48,39 @@ def main(argv: list[str]) -> int:
     _check(options)
     from core_tuning.training import RunFolder
 
-    from .demo_report import write_report
-    from .dg import run_jobs
+    from .demo_report import FILES
     from .environments import load_environments
-    from .job import Machine
 
     environments = load_environments(EMOJI, None)
-    folder = RunFolder(options.output)
+    folder = RunFolder(options.output, FILES)
     config = {"seeds": options.seeds, "steps": options.steps, "hyper_parameters": CHOSEN}
-    if options.resume and not folder.is_free():
-        folder.resume(config)
-    else:
-        folder.start(config, overwrite=options.overwrite)
+    with folder.hold():
+        if options.resume and not folder.is_free():
+            folder.resume(config)
+        else:
+            folder.start(config, overwrite=options.overwrite)
+        _run(options, environments, argv)
+    return 0
+
+
+def _run(options: argparse.Namespace, environments: Environments, argv: list[str]) -> None:
+    from .demo_report import write_report
+    from .dg import run_jobs
+    from .job import Machine
+
     jobs = _jobs(options, len(environments.names), environments.image_size)
     print(
         f"{len(options.seeds)} seeds of CE, CE-Con and Core-tuning from the embedded MoCo-v2 "
         f"encoder, each domain of emoji_domains left out in turn, into {options.output}"
     )
     records: list[dict[str, Any]] = []
-    # Runs always go on where they stand: the demo's own folder has been checked.
-    for run in run_jobs(jobs, environments, Machine(), resume=True, overwrite=False):
+    # Runs go on where they stand, unless the demo is made again.
+    again = options.overwrite
+    for run in run_jobs(jobs, environments, Machine(), resume=not again, overwrite=again):
         records += run
     command = " ".join(["core-tuning demo", *argv])
     text = write_report(options.output, records, environments, command)
     print(f"\n{text}\n\n{options.output / 'report.html'} holds the table and the figures")
-    return 0
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from sklearn.manifold import TSNE
 from torch import nn
 
 from core_tuning.data import build_transforms
+from core_tuning.files import write_atomically
 from core_tuning.pretrained import EMBEDDED, default_encoder, load_image_encoder
 from core_tuning.report.figures import save_embeddings, save_grouped_accuracies
 from core_tuning.report.page import (
@@ -25,7 +26,6 @@ from core_tuning.report.page import (
 )
 from core_tuning.report.summary import difference, summarise
 from core_tuning.selection import Cell, Selected, select, training_domain_validation
-from core_tuning.training.folder import write_atomically
 
 from .demo import TITLES
 from .environments import Environments
@@ -36,6 +36,8 @@ from .tables import accuracies, trial_means
 Records = Sequence[Mapping[str, Any]]
 # Of accuracies in %: method -> for each target, one a seed.
 Accuracies = dict[str, list[list[float]]]
+# What a demo writes besides the folders of its runs.
+FILES = ("report.html", "figures/accuracy.png", "figures/features.png")
 DRAWN_IMAGES = 600
 
 

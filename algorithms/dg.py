@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .environments import Environments
     from .job import Job, Machine
 
+SELECTION = "selection.json"
 # Side in pixels up to which augmenting images takes as much of a CPU as training on them does;
 # above it, all cores had better train.
 SMALL_IMAGES = 96
@@ -25,16 +26,17 @@ SMALL_IMAGES = 96
 def main(argv: list[str]) -> int:
     """Run the command."""
     options = parse(argv)
-    from core_tuning.training.folder import write_atomically
+    from core_tuning.training.folder import check_marked, write_marked
 
     from .environments import load_environments
-    from .tables import selection_json, tables
+    from .tables import selection, tables
 
     environments = load_environments(
         options.dataset, options.data_dir, options.image_size, scan=options.scan
     )
     jobs = expand(options, environments)
     check_folder(options.output_dir, jobs)
+    check_marked(options.output_dir / SELECTION)
     on = machine(options)
     check_jobs(jobs, environments, on, resume=options.resume, overwrite=options.overwrite)
     for warning in environments.warnings:
@@ -43,7 +45,7 @@ def main(argv: list[str]) -> int:
     for run in run_jobs(jobs, environments, on, resume=options.resume, overwrite=options.overwrite):
         records += run
     print("\n" + tables(records, environments.names))
-    write_atomically(options.output_dir / "selection.json", selection_json(records))
+    write_marked(options.output_dir / SELECTION, selection(records))
     return 0
 
 
@@ -104,7 +106,6 @@ def expand(options: argparse.Namespace, environments: Environments) -> dict[Path
                         holdout_fraction=options.holdout_fraction,
                         augmented_validation=options.augmented_validation,
                         skip_sources_inside=options.skip_training_splits,
-                        data=environments.fingerprint,
                     )
     if len(jobs) == 1:
         return {options.output_dir: next(iter(jobs.values()))}
@@ -139,7 +140,7 @@ def check_jobs(
     from core_tuning.training import RunFolder
     from core_tuning.training.settings import check_machine
 
-    from .dg_run import check_resume
+    from .dg_run import FILES, check_resume
     from .environments import check_splits, check_targets
 
     check_machine(on.device, on.precision)
@@ -147,8 +148,8 @@ def check_jobs(
         check_targets(list(job.test_envs), environments)
         batch_size = job.all_hparams()["batch_size"]
         check_splits(environments, job.test_envs, job.holdout_fraction, batch_size)
-        folder = RunFolder(path)
+        folder = RunFolder(path, FILES)
         if not resume:
             folder.check_start(overwrite=overwrite)
         elif not folder.is_free():
-            check_resume(folder, job, on)
+            check_resume(folder, job.config(on), environments.fingerprint)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader
 
 from core_tuning.data import check_same_images
-from core_tuning.data.loading import SeededTransform, load_batches
+from core_tuning.data.loading import SeededTransform, image_loader, load_batches
 from core_tuning.errors import UserError
+from core_tuning.files import append_line, read_lines, write_atomically, write_lines
 from core_tuning.selection import source_accuracy
+from core_tuning.stopping import Stopped, undisturbed
 from core_tuning.training import Learner, RunFolder
-from core_tuning.training.folder import append_line, read_lines, write_atomically, write_lines
 from core_tuning.training.progress import Progress
 from core_tuning.training.randomness import derive_seed, seed_everything
 from core_tuning.training.settings import check_machine
@@ -36,6 +38,11 @@ Record = dict[str, Any]
 RESULTS = "results.jsonl"
 # Options that change nothing in a run's result: the images are told by their fingerprint.
 MAY_DIFFER = frozenset({"data_dir"})
+# What a run's folder holds besides what every kind of run has; one that is alone in its output
+# folder has the choices of the three rules beside it.
+FILES = (
+    RESULTS, "model.pkl", "best_iid.pkl", "model_step*.pkl", "selection.json", "done"
+)  # fmt: skip
 
 
 def run_job(
@@ -51,29 +58,33 @@ def run_job(
         UserError: the data or hyper-parameters do not fit, a loss is not finite, or the folder is
             taken.
     """
-    folder = RunFolder(path)
-    config = job.config(machine)
+    folder = RunFolder(path, FILES)
+    images = store.environments.fingerprint
+    config = {**job.config(machine), "data": images}
     if resume and not folder.is_free():
-        check_resume(folder, job, machine)
-        if (path / "done").exists():
+        check_resume(folder, config, images)
+        with folder.hold():
+            if not (path / "done").exists():
+                run = _Run(job, machine, store, folder)
+                folder.resume(config, may_differ=MAY_DIFFER)
+                run.restore()
+                run.go()
             return read_lines(path / RESULTS)
-        run = _Run(job, machine, store, folder)
-        folder.resume(config, may_differ=MAY_DIFFER)
-    else:
-        folder.check_start(overwrite=overwrite)
-        # Built first, so that a mistake leaves no folder behind.
-        run = _Run(job, machine, store, folder)
+    folder.check_start(overwrite=overwrite)
+    # Built first, so that a mistake leaves no folder behind.
+    run = _Run(job, machine, store, folder)
+    with folder.hold():
         folder.start(config, overwrite=overwrite)
-    run.restore()
-    run.go()
-    return read_lines(path / RESULTS)
+        run.restore()
+        run.go()
+        return read_lines(path / RESULTS)
 
 
-def check_resume(folder: RunFolder, job: Job, machine: Machine) -> None:
-    """Raise a UserError unless a folder's run is one of this job and these images."""
+def check_resume(folder: RunFolder, config: Record, images: Mapping[str, Any]) -> None:
+    """Raise a UserError unless a folder's run has this configuration and these images."""
     before = folder.read_config().get("data")
-    folder.check_resume({**job.config(machine), "data": before}, may_differ=MAY_DIFFER)
-    check_same_images(before, job.data, folder.path)
+    folder.check_resume({**config, "data": before}, may_differ=MAY_DIFFER)
+    check_same_images(before, images, folder.path)
 
 
 class _Run:
@@ -130,7 +141,9 @@ class _Run:
             self.step, self.counted = state["step"], state["counted"]
             self.best, self.seconds = state["best"], state["seconds"]
             self.sums.copy_(state["sums"])
-        records = [r for r in read_lines(self.results) if r["step"] < self.step]
+        # A record of the last step is of an evaluation that has not been saved with what it found.
+        kept = self.step - 1 if self.counted else self.step
+        records = [r for r in read_lines(self.results) if r["step"] < kept]
         write_lines(self.results, records)
 
     def go(self) -> None:
@@ -142,17 +155,26 @@ class _Run:
         progress = Progress(self.job.steps, self.step, label)
         started = time.monotonic()
         try:
+            # Left by a signal in the middle of an evaluation.
+            if self.counted and self._is_due():
+                progress.say(self._line(self._evaluate()))
             for images, labels in load_batches(loader):
-                self._step(images, labels)
-                if progress.advance():
-                    progress.show(loss=float(self.sums[0]) / self.counted)
-                self.seconds += time.monotonic() - started
+                with undisturbed():
+                    self._step(images, labels)
+                    if progress.advance():
+                        progress.show(loss=float(self.sums[0]) / self.counted)
+                    self.seconds += time.monotonic() - started
                 if self._is_due():
-                    progress.say(self._line(self._evaluate()))
+                    # Kept before, because whatever ends this process there ends it for good.
                     self._save()
+                    progress.say(self._line(self._evaluate()))
                 elif time.monotonic() - self.saved_at >= 60 * self.machine.checkpoint_minutes:
                     self._save()
                 started = time.monotonic()
+        except Stopped:
+            with undisturbed():
+                self._save()
+            raise
         finally:
             progress.close()
         if self.machine.save_models:
@@ -172,14 +194,8 @@ class _Run:
         )
         transforms = store.transforms
         augment = transforms.train if self.hparams["data_augmentation"] else transforms.evaluate
-        return DataLoader(
-            SeededTransform(ConcatDataset(parts), augment),
-            batch_sampler=batches,
-            num_workers=self.machine.workers,
-            pin_memory=self.device.type == "cuda",
-            # Its own, because a DataLoader draws a seed from the global generator otherwise.
-            generator=torch.Generator(),
-        )
+        dataset = SeededTransform(ConcatDataset(parts), augment)
+        return image_loader(dataset, batches, self.machine.workers)
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
         # Dropout draws from the global generator, what is mined and mixed from its own.
@@ -198,21 +214,23 @@ class _Run:
         return last % self.job.evaluate_every == 0 or self.step == self.job.steps
 
     def _evaluate(self) -> Record:
-        """Measure every split, add a line to results.jsonl, and keep the best model."""
+        """Measure every split, add a line to results.jsonl, keep the best model, and save."""
         self._check_finite()
         last = self.step - 1
         record = self._record(last)
-        self.sums.zero_()
-        self.counted, self.seconds = 0, 0.0
-        validation = source_accuracy(record)
-        is_best = validation > self.best
-        self.best = max(validation, self.best)
-        if self.machine.save_models and is_best:
-            self._save_model("best_iid.pkl")
-            self.folder.save_model(self._exported(last))
-        if self.machine.save_models and self.machine.save_every_model:
-            self._save_model(f"model_step{last}.pkl")
-        append_line(self.results, record)
+        with undisturbed():
+            self.sums.zero_()
+            self.counted, self.seconds = 0, 0.0
+            validation = source_accuracy(record)
+            is_best = validation > self.best
+            self.best = max(validation, self.best)
+            if self.machine.save_models and is_best:
+                self._save_model("best_iid.pkl")
+                self.folder.save_model(self._exported(last))
+            if self.machine.save_models and self.machine.save_every_model:
+                self._save_model(f"model_step{last}.pkl")
+            append_line(self.results, record)
+            self._save()
         return record
 
     def _record(self, last: int) -> Record:

@@ -7,12 +7,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from core_tuning.data import Transforms
 from core_tuning.data.images import DecodedImages, LabelledImages, decode, decoded_bytes
-from core_tuning.data.loading import Key, SeededTransform, evaluation_batches, load_batches
+from core_tuning.data.loading import (
+    Key,
+    SeededTransform,
+    evaluation_batches,
+    image_loader,
+    load_batches,
+)
 from core_tuning.training.randomness import derive_seed
 
 from .environments import Environments, Split
@@ -83,13 +88,8 @@ class Store:
         batches = [
             [keys[index] for index, _ in batch] for batch in evaluation_batches(len(keys), BATCH)
         ]
-        loader = DataLoader(
-            SeededTransform(self.images[number], transform),
-            batch_sampler=batches,
-            num_workers=self.workers,
-            # Its own, so that evaluating draws nothing from the global one.
-            generator=torch.Generator(),
-        )
+        transformed = SeededTransform(self.images[number], transform)
+        loader = image_loader(transformed, batches, self.workers)
         for images, _ in load_batches(loader):
             yield images
 

@@ -34,7 +34,6 @@ class Job:
         image_size: side in pixels that images are brought to.
         augmented_validation: evaluate source images augmented, as DomainBed does.
         skip_sources_inside: do not evaluate the images that are trained on.
-        data: fingerprint of the domains' images.
     """
 
     dataset: str
@@ -51,7 +50,6 @@ class Job:
     holdout_fraction: float = 0.2
     augmented_validation: bool = False
     skip_sources_inside: bool = False
-    data: Mapping[str, Any] = field(default_factory=dict)
 
     def all_hparams(self) -> dict[str, Any]:
         """Hyper-parameters of the run, by DomainBed's rules.

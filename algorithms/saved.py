@@ -11,8 +11,8 @@ import torch
 
 from core_tuning.checkpoints import read_checkpoint
 from core_tuning.errors import UserError
+from core_tuning.files import write_atomically
 from core_tuning.pretrained import RANDOM
-from core_tuning.training.folder import write_atomically
 
 from .algorithm import CLASSES, FineTuning
 

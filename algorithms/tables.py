@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,16 +74,15 @@ def _cell(values: Sequence[float]) -> str:
     return f"{summary.mean:.2f}" if summary.standard_error is None else str(summary)
 
 
-def selection_json(records: Sequence[Mapping[str, Any]]) -> bytes:
-    """What each rule chose, as JSON: run folder, step, accuracies and model of every cell."""
-    chosen = {
+def selection(records: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """What each rule chose, for JSON: run folder, step, accuracies and model of every cell."""
+    return {
         title: [
             {**cell._asdict(), **selected._asdict(), "model": _saved_model(title, selected)}
             for cell, selected in select(records, rule).items()
         ]
         for title, rule in RULES.items()
     }
-    return (json.dumps(chosen, indent=2) + "\n").encode()
 
 
 def _saved_model(title: str, selected: Selected) -> str | None:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import torch
 import torchattacks
-from measure import compare, peak_mebibytes
+from measure import compare, measured, peak_mebibytes
 from torch import Tensor, nn
 
 from core_tuning.encoders import ImageEncoder, build_encoder, feature_dim
@@ -49,7 +49,7 @@ class Loop:
         images = torch.cat([self.images, adversarial])
         if isinstance(self, Ours):
             images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, self.bf16):
+        with torch.autocast(images.device.type, torch.bfloat16, self.bf16):
             features = learner.image_encoder(images)
             terms = learner.objective(features, self.labels.repeat(2), learner.classifier)
         terms.total.backward()
@@ -118,7 +118,7 @@ def main() -> None:
     budget = make_budget(args.norm, EPS[args.norm])
     images = torch.rand(args.batch, 3, args.image_size, args.image_size)
     labels = torch.arange(args.batch) % args.classes
-    learner = _learner(args.encoder, args.classes)
+    learner = build_learner(args.encoder, args.classes)
     plain = Plain(copy.deepcopy(learner), images, labels, budget)
     ours = Ours(learner, images, labels, budget).see(args.precision)
     print(
@@ -136,26 +136,17 @@ def main() -> None:
     _print_memory(plain, ours)
 
 
-def _learner(encoder_name: str, classes: int) -> Learner:
+def build_learner(encoder_name: str, classes: int) -> Learner:
+    """Build what is attacked and trained."""
     encoder = build_encoder(encoder_name)
     dim = feature_dim(encoder)
     classifier = nn.Linear(dim, classes, bias=False)
     return Learner(ImageEncoder(encoder), classifier, CoreTuningLoss(dim, classes))
 
 
-def _measured(step: Callable[[], object]) -> Callable[[], list[Tensor]]:
-    """Make a step of what goes through `measure`, which sends gradient into a result."""
-
-    def run() -> list[Tensor]:
-        step()
-        return [torch.zeros((), requires_grad=True)]
-
-    return run
-
-
 def _print_steps(steps: dict[str, Callable[[], None]], batch: int, repeats: int) -> None:
-    measured = {name: _measured(step) for name, step in steps.items()}
-    timings = compare(measured, [], backward=False, repeats=repeats, warm_up=1)
+    whole = {name: measured(step) for name, step in steps.items()}
+    timings = compare(whole, [], backward=False, repeats=repeats, warm_up=1)
     print(f"{'loop':<18} {'step ms':>9} {'images/s':>9} {'ours is faster (quartiles)':>28}")
     for name, timing in timings.items():
         ratio = f"{timing.ratio:.2f} ({timing.lower:.2f} to {timing.upper:.2f})"
@@ -173,9 +164,9 @@ def _print_parts(plain: Plain, ours: Ours, repeats: int) -> None:
         "refresh, ours": ours.view.refresh,
         "clean forward, plain": plain.clean_accuracy,
     }
-    measured = {name: _measured(part) for name, part in parts.items()}
+    whole = {name: measured(part) for name, part in parts.items()}
     print("\nwhere the time goes (ms)")
-    timings = compare(measured, [], backward=False, repeats=max(5, repeats // 3), warm_up=1)
+    timings = compare(whole, [], backward=False, repeats=max(5, repeats // 3), warm_up=1)
     for name, timing in timings.items():
         print(f"{name:<22} {timing.milliseconds:>9.1f}")
 
@@ -185,8 +176,8 @@ def _print_memory(plain: Plain, ours: Ours) -> None:
     print("\npeak memory on top of the learner and its optimiser (MiB)")
     print(f"{'':<8} {'attack':>9} {'step':>9}   the view's copy of the weights included")
     for name, loop, held in (("ours", ours, copied), ("plain", plain, 0.0)):
-        attack = held + peak_mebibytes(_measured(loop.attack), [])
-        step = held + peak_mebibytes(_measured(loop.step), [])
+        attack = held + peak_mebibytes(measured(loop.attack), [])
+        step = held + peak_mebibytes(measured(loop.step), [])
         print(f"{name:<8} {attack:>9.1f} {step:>9.1f}", flush=True)
 
 

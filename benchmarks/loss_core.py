@@ -48,14 +48,17 @@ RELEASED = ("to_one_hot", "feature_mixup", "focal_SupConLoss")
 class Problem:
     """Features, labels, and the outputs that head and classifier would have given."""
 
-    def __init__(self, batch: int, dim: int, classes: int) -> None:
+    def __init__(
+        self, batch: int, dim: int, classes: int, device: torch.device | str = "cpu"
+    ) -> None:
         generator = torch.Generator().manual_seed(batch)
-        self.features = torch.rand(batch, dim, generator=generator, requires_grad=True)
-        self.labels = torch.randint(classes, (batch,), generator=generator)
+        self.features = torch.rand(batch, dim, generator=generator).to(device).requires_grad_()
+        self.labels = torch.randint(classes, (batch,), generator=generator).to(device)
         self.targets = F.one_hot(self.labels, classes).float()
         embeddings = torch.randn(3 * batch, EMBEDDING_DIM, generator=generator)
-        self.embeddings = F.normalize(embeddings).requires_grad_()
-        self.logits = torch.randn(3 * batch, classes, generator=generator, requires_grad=True)
+        self.embeddings = F.normalize(embeddings).to(device).requires_grad_()
+        logits = torch.randn(3 * batch, classes, generator=generator)
+        self.logits = logits.to(device).requires_grad_()
 
     def leaves(self) -> list[Tensor]:
         """Tensors that receive gradient."""
@@ -64,14 +67,14 @@ class Problem:
 
 def ours(problem: Problem) -> list[Tensor]:
     """Core-tuning's mining, mixing and losses, as the objective calls them."""
-    n = len(problem.labels)
+    n, device = len(problem.labels), problem.labels.device
     pairs = mine_pairs(problem.features, problem.labels)
     everything, mixed_targets = mix_with_originals(
         problem.features,
         problem.targets,
         pairs,
-        sample_lambda(n, 1.0),
-        sample_lambda(n, 1.0, minimum=0.8),
+        sample_lambda(n, 1.0, device=device),
+        sample_lambda(n, 1.0, minimum=0.8, device=device),
     )
     originals, hard_positives, hard_negatives = problem.embeddings.split(n)
     contrastive = focal_contrastive(

@@ -14,29 +14,54 @@ from torch.profiler import ProfilerActivity, profile
 # A step returns the tensors that the rest of the training step would send gradient into.
 Step = Callable[[], list[Tensor]]
 WARM_UP = 3
+# Clock cycles, some 10 ms, that a GPU sleeps before a step, whose launches queue up meanwhile as
+# they do behind an encoder: what is timed is the GPU's work, not Python's.
+SLEEP_FIRST = 20_000_000
 
 
 class Timing(NamedTuple):
-    """Median milliseconds of a step, and median and quartiles of its ratios to the first step."""
+    """Medians and quartiles: of a step's milliseconds, and of its ratios to the first step."""
 
     milliseconds: float
     ratio: float
     lower: float
     upper: float
+    lower_milliseconds: float
+    upper_milliseconds: float
+
+
+def measured(step: Callable[[], object], device: torch.device | str = "cpu") -> Step:
+    """Make a step of a whole training step, which sends gradient nowhere."""
+    done = torch.zeros((), device=device, requires_grad=True)
+
+    def run() -> list[Tensor]:
+        step()
+        return [done]
+
+    return run
 
 
 def milliseconds(
     step: Step, leaves: list[Tensor], backward: bool, gradients: list[Tensor]
 ) -> float:
-    """Time one step; the gradients of its outputs are made beforehand."""
+    """Time one step; the gradients of its outputs, made beforehand, name the device to time."""
+    events = []
+    if gradients[0].is_cuda:
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        torch.cuda._sleep(SLEEP_FIRST)
+        events[0].record()
     started = time.perf_counter()
     outputs = step()
     if backward:
         torch.autograd.backward(outputs, gradients)
-    elapsed = time.perf_counter() - started
+    elapsed = 1e3 * (time.perf_counter() - started)
+    if events:
+        events[1].record()
+        events[1].synchronize()
+        elapsed = events[0].elapsed_time(events[1])
     for leaf in leaves:
         leaf.grad = None
-    return 1e3 * elapsed
+    return elapsed
 
 
 def compare(
@@ -60,13 +85,22 @@ def compare(
     for name, values in times.items():
         ratios = [value / reference for value, reference in zip(values, first, strict=True)]
         lower, median, upper = statistics.quantiles(ratios, n=4, method="inclusive")
-        timings[name] = Timing(statistics.median(values), median, lower, upper)
+        low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+        timings[name] = Timing(middle, median, lower, upper, low, high)
     return timings
 
 
 def peak_mebibytes(step: Step, leaves: list[Tensor]) -> float:
-    """Most memory that forward and backward hold at once on the CPU, in MiB."""
+    """Most memory that forward and backward hold at once, above what is held before, in MiB."""
     gradients = [torch.ones_like(output) for output in step()]
+    if gradients[0].is_cuda:
+        held = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        torch.autograd.backward(step(), gradients)
+        peak = torch.cuda.max_memory_allocated()
+        for leaf in leaves:
+            leaf.grad = None
+        return (peak - held) / 2**20
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         torch.autograd.backward(step(), gradients)
     for leaf in leaves:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,10 @@ def main(argv: list[str]) -> int:
     seeds = sorted(options.run.glob("seed-*")) if options.run.is_dir() else []
     if seeds and options.output is not None:
         raise UserError(f"{options.run} holds several runs: evaluate one of them with --output.")
+    if options.output is not None:
+        from core_tuning.training import RunFolder
+
+        RunFolder(options.output).check_start()
     for run in seeds or [options.run]:
         _evaluate(options, run)
     return 0
@@ -89,12 +92,15 @@ def _evaluate(options: Any, run: Path) -> None:
     )
     if options.output is not None:
         folder = RunFolder(options.output)
-        config = {"run": str(run), "dataset": dataset, "split": options.split}
-        folder.start({**config, "data": splits.fingerprint})
-        write_confusion(folder, evaluation, splits.classes)
-        folder.write_json(folder.result_path, {"evaluation": evaluation.summary()})
+        made_of = {"run": str(run), "dataset": dataset, "split": options.split}
+        with folder.hold():
+            folder.start({**made_of, "data": splits.fingerprint})
+            folder.write_json(folder.result_path, {"evaluation": evaluation.summary()})
+            write_confusion(folder, evaluation, splits.classes)
 
 
 def _stored_config(run: Path) -> dict[str, Any]:
+    from core_tuning.training import RunFolder
+
     path = (run if run.is_dir() else run.parent) / "config.json"
-    return json.loads(path.read_text())["config"] if path.is_file() else {}
+    return RunFolder(path.parent).read_config() if path.is_file() else {}

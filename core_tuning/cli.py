@@ -5,12 +5,16 @@ Nothing heavy is imported before a sub-command is known, so that --help answers 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import io
+import os
 import sys
 
 from . import __version__
 from .errors import UserError
+from .stopping import Stopped, stoppable
 
 # The one place that names the subpackages: command -> (module with main(argv), what it does).
 COMMANDS = {
@@ -52,16 +56,47 @@ DOMAINBED_LAUNCHERS = "core_tuning.sweeps.domainbed_launchers"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command line; return its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    """Run a command line; return its exit code.
+
+    It is 0, 2 for a user's mistake or what the system refuses, and 130 or 143 where Ctrl-C or
+    SIGTERM stopped it.
+    """
     arguments = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has no "±" gets "\\xb1", and no error after all the work.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return _dispatch(arguments)
+        with stoppable():
+            code = _dispatch(arguments)
+            if sys.stdout is not None:
+                # Where it cannot be written, that is said now and not when Python ends.
+                sys.stdout.flush()
+            return code
     except UserError as error:
-        print(f"core-tuning: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("core-tuning: stopped; runs in progress go on with --resume.", file=sys.stderr)
-        return 130
+        return _fail(error)
+    except BrokenPipeError:
+        return _fail("the output was closed before its end; what was written to files is whole.")
+    except OSError as error:
+        return _fail(f"{error.filename or 'the output'} cannot be used: {error.strerror or error}.")
+    except KeyboardInterrupt as stopped:
+        by = f" by {stopped}" if isinstance(stopped, Stopped) else ""
+        print(
+            f"core-tuning: stopped{by}; what is done is saved, and --resume goes on with a run.",
+            file=sys.stderr,
+        )
+        return stopped.exit_code if isinstance(stopped, Stopped) else 130
+
+
+def _fail(reason: object) -> int:
+    print(f"core-tuning: error: {reason}", file=sys.stderr)
+    if sys.stdout is not None:
+        # What is left in its buffer would fail again when Python ends.
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            return 2
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 2
 
 
 def _dispatch(arguments: list[str]) -> int:

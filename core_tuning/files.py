@@ -1,39 +1,223 @@
-"""Files that a kill leaves whole: written under another name, flushed and renamed."""
+"""Files that a kill leaves whole, that say where they are damaged, and that one process holds.
+
+Whatever cannot be written or read is a UserError that names the file.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from .errors import UserError
+
+LOCK = ".lock"
+# A killed process's loaders hold its lock until they have noticed.
+PATIENCE_SECONDS = 5.0
+# What a spreadsheet takes for the beginning of a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file that cannot be written into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}): make room or give yourself "
+            "the right to write there, or name another folder with --output; what was written "
+            "before is whole."
+        ) from error
+
 
 def write_atomically(path: Path, contents: bytes | memoryview) -> None:
-    """Write a file that is either whole or not there."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(contents)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a file that is either whole or as it was before.
+
+    Raises:
+        UserError: it cannot be written; nothing is left behind.
+    """
+    with writing(path):
+        # A name of its own, so that two processes do not write into one another's.
+        number, name = tempfile.mkstemp(
+            prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent
+        )
+        temporary = Path(name)
+        try:
+            with os.fdopen(number, "wb") as file:
+                file.write(contents)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp's file is the owner's alone.
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _umask() -> int:
+    # The only way to read it is to set it.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, contents: Any) -> None:
+    """Write a JSON file."""
+    write_atomically(path, (json.dumps(contents, indent=2) + "\n").encode())
+
+
+def csv_bytes(rows: Sequence[Sequence[Any]]) -> bytes:
+    """Return a table as csv, with an apostrophe before what a spreadsheet takes for a formula."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([[harmless_cell(cell) for cell in row] for row in rows])
+    return text.getvalue().encode(errors="backslashreplace")
+
+
+def harmless_cell(cell: Any) -> Any:
+    """Return a csv cell, text that begins like a formula behind an apostrophe."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:
-    """Add a line to a file of JSON lines."""
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return a file's JSON lines, none if it is missing; a last one cut short is left out."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    """Add a line to a file of JSON lines; where the disk is full, the file is left as it was."""
+    with writing(path):
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("ab") as file:
+                file.write((json.dumps(line) + "\n").encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            if path.exists():
+                os.truncate(path, size)
+            raise
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     """Replace a file of JSON lines."""
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    write_atomically(path, text.encode())
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        UserError: it is missing, cut, not JSON, or its outermost value is no `kind`.
+    """
+    return _parse(_read(path), path, kind)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return a file's JSON lines without a last one that a kill cut short; none if it is missing.
+
+    Raises:
+        UserError: another line is damaged.
+    """
+    if not path.exists():
+        return []
+    whole = _read(path).split(b"\n")[:-1]
+    return [
+        _parse(line, path, dict, f"line {number} of ") for number, line in enumerate(whole, start=1)
+    ]
+
+
+def _read(path: Path) -> bytes:
+    require_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}): check the path and its rights."
+        ) from error
+
+
+def _parse(text: bytes, path: Path, kind: type, where: str = "") -> Any:
+    try:
+        contents = json.loads(text.decode())
+    # Nested too deeply, for Python's stack, it is damage all the same.
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, where, str(error) or type(error).__name__) from error
+    if not isinstance(contents, kind):
+        raise _damaged(path, where, f"it holds a {type(contents).__name__}, not a {kind.__name__}")
+    return contents
+
+
+def _damaged(path: Path, where: str, reason: str) -> UserError:
+    return UserError(
+        f"{where}{path} is damaged ({reason}): expected what this package writes; restore the "
+        "file, or start again in another folder."
+    )
+
+
+def field(contents: dict[str, Any], name: str, kind: type | tuple[type, ...], path: Path) -> Any:
+    """Return a value of a JSON object that this package wrote to `path`.
+
+    Raises:
+        UserError: it is missing or of another type.
+    """
+    value = contents.get(name)
+    # JSON's true is no number, whatever Python says.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise _damaged(path, "", f"'{name}' is {value!r}"[:80])
+    return value
+
+
+def require_file(path: Path) -> None:
+    """Check that a path is an ordinary file, before opening it: a pipe would be waited on for ever.
+
+    Raises:
+        UserError: it is missing, a folder, a pipe or a device, or its name cannot be one.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise UserError(f"The file {path} does not exist: check the path.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"The file {str(path)[:200]!r} cannot be read ({reason}): check the path."
+        ) from error
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise UserError(f"{path} is {what}: expected an ordinary file; name one.")
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder: no other process that asks for it writes there meanwhile.
+
+    The kernel gives the lock back when this process is gone, however it ended.
+
+    Raises:
+        UserError: another process holds it, or the file system has no locks.
+    """
+    lock = FileLock(folder / LOCK, timeout=PATIENCE_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"Another process is at work in {folder}: wait until it has ended, or name another "
+            "folder with --output."
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"The folder {folder} cannot be locked ({reason}), without which two processes might "
+            "write into it: name another with --output."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

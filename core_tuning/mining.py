@@ -73,7 +73,8 @@ def mine_pairs(
 def _draw_negatives(labels: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """Draw for each sample one of another class, uniformly, in O(n log n)."""
     n = labels.shape[0]
-    sorted_labels, order = labels.sort()
+    # Stable, so that equal draws give equal negatives on every device.
+    sorted_labels, order = labels.sort(stable=True)
     # Sorted by class, the samples of other classes are all those outside one block.
     block_start = torch.searchsorted(sorted_labels, labels)
     block_size = torch.searchsorted(sorted_labels, labels, right=True) - block_start

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from core_tuning.data.loading import load_batches
@@ -31,9 +31,9 @@ class RobustEvaluation(NamedTuple):
     zero_gradients: float
 
     @property
-    def confusion(self) -> Tensor:
-        """Confusion matrix (K, K) without an attack."""
-        return self.clean.confusion
+    def plain(self) -> Evaluation:
+        """What there is without an attack."""
+        return self.clean
 
     @property
     def robust_top1(self) -> float:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from core_tuning.errors import UserError
+from core_tuning.stopping import die_with_parent
 
-from .processes import die_with_parent, end, sigterm_as_exit
+from .processes import end, sigterm_as_exit
 
 _OUTPUT = "--output_dir"
 # Of this machine's variables, those that decide what a command does, wherever it runs.

@@ -1,7 +1,7 @@
 """One run of a sweep, as `python -m core_tuning.sweeps.job FOLDER ID`: what launchers start.
 
 This process holds the run's lock while its steps run as children; they inherit the lock and die
-with it. It ends with `DONE`, `FAILED` or `HELD`.
+with it. It ends with `DONE`, `FAILED`, `HELD` or `INTERRUPTED`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from pathlib import Path
 from core_tuning.errors import UserError
 from core_tuning.files import write_atomically
 from core_tuning.parser import Parser
+from core_tuning.stopping import die_with_parent
 
 from .folder import SweepFolder, open_sweep
 from .locks import take
-from .processes import die_with_parent, end, sigterm_as_exit
+from .processes import end, sigterm_as_exit
 
-DONE, FAILED, HELD = 0, 3, 4
+DONE, FAILED, HELD, INTERRUPTED = 0, 3, 4, 143
+# Of a step that was told to end, by SIGTERM or Ctrl-C: it has saved, and goes on another time.
+_TOLD_TO_END = (143, 130, -signal.SIGTERM, -signal.SIGINT)
 _TAIL_BYTES = 16384
 
 
 def main(argv: list[str]) -> int:
-    """Make one run; return `DONE`, `FAILED`, `HELD` (another process has it) or 2."""
+    """Make one run; return `DONE`, `FAILED`, `HELD` (another has it), `INTERRUPTED`, or 2."""
     parser = Parser(prog="python -m core_tuning.sweeps.job", description="Make a run of a sweep.")
     parser.add_argument("folder", type=Path, help="the sweep's")
     parser.add_argument("id", help="of the run")
@@ -106,6 +109,8 @@ def _attempt(folder: SweepFolder, id: str, lock: int) -> int:
             step = run.steps[progress["steps"]]
             code = _run_step(folder, id, step, lock)
             progress["seconds"] = before + time.monotonic() - started
+            if code in _TOLD_TO_END:
+                return INTERRUPTED
             if code:
                 return _fail(folder, id, code, progress["attempts"], time.monotonic() - started)
             progress["steps"] += 1

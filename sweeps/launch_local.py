@@ -9,7 +9,7 @@ from functools import partial
 
 from .commands import Command, start_command
 from .folder import SweepFolder
-from .job import DONE, FAILED, HELD, start_job
+from .job import DONE, FAILED, HELD, INTERRUPTED, start_job
 from .places import Place, local_workers, visible_gpus
 from .pool import Pool
 from .watching import Tally, Watch
@@ -17,7 +17,7 @@ from .watching import Tally, Watch
 POLL_SECONDS = 0.05
 # Between looks at runs that another sweep is making.
 HELD_SECONDS = 2.0
-# A job whose process was killed from outside is begun again so often.
+# A job whose process was ended from outside goes on so often.
 RESTARTS = 2
 
 
@@ -78,7 +78,7 @@ def _settle(
         watch.look([id])
     elif code == HELD:
         held.append(id)
-    elif code < 0 and restarts[id] < RESTARTS:
+    elif (code < 0 or code == INTERRUPTED) and restarts[id] < RESTARTS:
         restarts[id] += 1
         waiting.append(id)
     else:

@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
-GRACE_SECONDS = 10.0
-
-
-def die_with_parent(kind: int) -> Callable[[], None]:
-    """A `preexec_fn`: on Linux, the kernel sends the child `kind` when its parent is gone.
-
-    Elsewhere nothing can be done about a parent that is killed with SIGKILL.
-    """
-    if sys.platform != "linux":
-        return lambda: None
-    # Loaded here, because little is safe between fork and exec.
-    libc = ctypes.CDLL(None, use_errno=True)
-    parent = os.getpid()
-
-    def ask() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, int(kind), 0, 0, 0)
-        if os.getppid() != parent:
-            # It was gone before we asked.
-            os._exit(1)
-
-    return ask
+# A run that is told to end saves first.
+GRACE_SECONDS = 20.0
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from core_tuning.algorithms.environments import load_environments
+from core_tuning.files import read_lines
 from core_tuning.report.summary import interval_text
 from core_tuning.selection import Selected, select, training_domain_validation
-from core_tuning.training.folder import read_lines
 
 BASELINE = "CETuning"
 # Method -> (target, trial) -> accuracy in %.

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
+from ..stopping import worker_setup
 from .images import ImageAndLabel
 from .seeding import seeded_generator
 
@@ -102,17 +103,27 @@ def evaluation_batches(n: int, batch_size: int) -> Iterator[list[Key]]:
         yield [(index, None) for index in range(first, min(first + batch_size, n))]
 
 
-def evaluation_loader(images: SeededTransform, batch_size: int, workers: int) -> DataLoader:
-    """Batches of (images in [0, 1], labels), in order."""
+def image_loader(
+    images: Dataset, batches: Iterable[list[Key]], workers: int, *, keep_workers: bool = False
+) -> DataLoader:
+    """Load batches of keys in `workers` processes, which end with this one and not before it."""
     return DataLoader(
         images,
-        batch_sampler=list(evaluation_batches(len(images), batch_size)),
+        batch_sampler=batches,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-        # Its own, so that evaluating draws nothing from the global one.
+        persistent_workers=keep_workers and workers > 0,
+        worker_init_fn=worker_setup() if workers else None,
+        # Its own, because a DataLoader draws a seed from the global generator otherwise, and how
+        # often it does depends on the workers.
         generator=torch.Generator(),
     )
+
+
+def evaluation_loader(images: SeededTransform, batch_size: int, workers: int) -> DataLoader:
+    """Batches of (images in [0, 1], labels), in order."""
+    batches = list(evaluation_batches(len(images), batch_size))
+    return image_loader(images, batches, workers, keep_workers=True)
 
 
 def load_batches(loader: Iterable[Batch]) -> Iterator[Batch]:

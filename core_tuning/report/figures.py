@@ -5,6 +5,7 @@ pyplot is not used: it would choose a window system for whoever imports this, an
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+
+from core_tuning.files import write_atomically, writing
 
 from .summary import summarise
 
@@ -36,16 +39,32 @@ MOST_EMBEDDINGS_IN_A_ROW = 4
 PERCENT_MARGIN = 4.0
 
 
-def save_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """Draw counts (K, K), rows true and columns predicted, as percent of each row."""
-    rows = confusion.sum(axis=1, keepdims=True)
-    percent = 100 * confusion / np.maximum(rows, 1)
+def save_confusion(
+    confusion: np.ndarray,
+    classes: Sequence[str],
+    path: Path,
+    *,
+    images: np.ndarray | None = None,
+    title: str = "",
+) -> None:
+    """Draw counts (K, K), rows true and columns predicted, as percent of each row's images.
+
+    Args:
+        confusion: counts (K, K).
+        classes: (K,) names.
+        path: of the PNG file.
+        images: of each class (K,), where `confusion` holds some of the columns only; None: the
+            sums of the rows.
+        title: above the figure.
+    """
+    rows = confusion.sum(axis=1) if images is None else images
+    percent = 100 * confusion / np.maximum(rows, 1)[:, None]
     side = min(12.0, 3.5 + 0.4 * len(classes))
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(percent, cmap="cividis", vmin=0, vmax=100)
     figure.colorbar(image, label="images of the true class (%)", shrink=0.8)
-    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set(xlabel="predicted class", ylabel="true class", title=title)
     if len(classes) <= MOST_NAMED_CLASSES:
         axes.set_xticks(range(len(classes)), classes, rotation=60, ha="right")
         axes.set_yticks(range(len(classes)), classes)
@@ -254,5 +273,8 @@ def look(position: int) -> tuple[str, str]:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, at 150 dots an inch; its folder is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+    contents = io.BytesIO()
+    figure.savefig(contents, dpi=DPI, format="png")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, contents.getbuffer())

@@ -15,8 +15,8 @@ class Evaluated(Protocol):
     """What a run must know of a measurement, whatever was measured."""
 
     @property
-    def confusion(self) -> Tensor:
-        """Images of class i classified as j (K, K), int64, on the CPU."""
+    def plain(self) -> Evaluation:
+        """Counts of the predictions for images that nothing attacks."""
 
     @property
     def score(self) -> float:
@@ -27,25 +27,38 @@ class Evaluated(Protocol):
 
 
 class Evaluation(NamedTuple):
-    """Counts of a data set's predictions.
+    """Counts of a data set's predictions, of the pairs of classes that occur.
+
+    Of K classes there are K^2 pairs, and at most as many occur as there are images.
 
     Attributes:
-        confusion: images of class i classified as j (K, K), int64, on the CPU.
+        true: class of each pair (m,), int64, ascending, on the CPU.
+        predicted: what its images were taken for (m,), int64.
+        counts: number of its images (m,), int64.
+        num_classes: K.
         loss: mean cross-entropy, in nats.
     """
 
-    confusion: Tensor
+    true: Tensor
+    predicted: Tensor
+    counts: Tensor
+    num_classes: int
     loss: float
+
+    @property
+    def plain(self) -> Evaluation:
+        """Itself."""
+        return self
 
     @property
     def images(self) -> int:
         """Number of images that were classified."""
-        return int(self.confusion.sum())
+        return int(self.counts.sum())
 
     @property
     def top1(self) -> float:
         """Share of images classified correctly, in percent."""
-        return 100 * float(self.confusion.trace()) / self.images
+        return 100 * int(self.counts[self.true == self.predicted].sum()) / self.images
 
     @property
     def score(self) -> float:
@@ -55,9 +68,30 @@ class Evaluation(NamedTuple):
     @property
     def mean_per_class(self) -> float:
         """Mean over the classes that occur of their accuracy, in percent."""
-        counts = self.confusion.sum(dim=1)
-        occurs = counts > 0
-        return 100 * float((self.confusion.diag()[occurs] / counts[occurs]).mean())
+        images, right = self.per_class(), self.per_class(self.true == self.predicted)
+        occurs = images > 0
+        return 100 * float((right[occurs] / images[occurs]).mean())
+
+    def per_class(self, chosen: Tensor | None = None) -> Tensor:
+        """Images of each class (K,) in the chosen pairs (m,), in all by default."""
+        counts = self.counts if chosen is None else self.counts * chosen
+        return torch.zeros(self.num_classes, dtype=torch.int64).index_add_(0, self.true, counts)
+
+    def most_confused(self, at_most: int) -> list[int]:
+        """Return the classes with the most wrong images, in the order of their labels."""
+        wrong = self.per_class(self.true != self.predicted)
+        return sorted(wrong.argsort(descending=True, stable=True)[:at_most].tolist())
+
+    def confusion(self, classes: list[int] | None = None) -> Tensor:
+        """Images of class i taken for class j (k, k), int64, of some classes; of all by default."""
+        chosen = list(range(self.num_classes)) if classes is None else classes
+        position = torch.full((self.num_classes,), -1)
+        position[chosen] = torch.arange(len(chosen))
+        rows, columns = position[self.true], position[self.predicted]
+        inside = (rows >= 0) & (columns >= 0)
+        matrix = torch.zeros(len(chosen), len(chosen), dtype=torch.int64)
+        matrix[rows[inside], columns[inside]] = self.counts[inside]
+        return matrix
 
     def summary(self) -> dict[str, Any]:
         """The figures of a metrics line."""
@@ -79,21 +113,22 @@ class Tally:
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self.num_classes = num_classes
-        self.confusion = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
+        self.pairs: list[Tensor] = []
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
 
     def add(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Count a batch's logits (n, K) of the true classes (n,); return the predicted (n,)."""
         predicted = logits.argmax(dim=1)
-        cells = labels * self.num_classes + predicted
-        self.confusion.index_add_(0, cells, torch.ones_like(cells))
+        self.pairs.append(labels * self.num_classes + predicted)
         self.loss += nn.functional.cross_entropy(logits, labels, reduction="sum").double()
         return predicted
 
     def evaluation(self) -> Evaluation:
-        """Return the counts of all batches."""
-        counts = self.confusion.view(self.num_classes, self.num_classes).cpu()
-        return Evaluation(counts, float(self.loss) / max(1, int(counts.sum())))
+        """Return the counts of all batches; there must be one."""
+        pairs, counts = torch.cat(self.pairs).cpu().unique(return_counts=True)
+        mean_loss = float(self.loss) / max(1, int(counts.sum()))
+        true, predicted = pairs // self.num_classes, pairs % self.num_classes
+        return Evaluation(true, predicted, counts, self.num_classes, mean_loss)
 
 
 @torch.no_grad()

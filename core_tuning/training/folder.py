@@ -1,39 +1,65 @@
 """A run's folder: how it was made, its metrics, its checkpoint and its model.
 
 Every file is written under another name, flushed and renamed, so that a kill at any instant
-leaves the last good one.
+leaves the last good one. One process at a time holds the folder.
 """
 
 from __future__ import annotations
 
-import csv
 import importlib.metadata
 import io
-import json
 import platform
-import shutil
+import shlex
 import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import core_tuning
 from core_tuning.checkpoint_recognition import RUN_CHECKPOINT_KEY, RUN_CHECKPOINT_VERSION
 from core_tuning.checkpoints import read_checkpoint
 from core_tuning.errors import UserError
-from core_tuning.files import append_line, read_lines, write_atomically, write_lines
+from core_tuning.files import (
+    append_line,
+    csv_bytes,
+    field,
+    held,
+    read_json,
+    read_lines,
+    write_atomically,
+    write_json,
+    write_lines,
+    writing,
+)
 
-VERSIONED = ("core-tuning", "torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
+VERSIONED = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
+MADE_BY = "core-tuning"
+FORMAT_VERSION = 1
+# What every kind of run may write, as patterns below its folder; the marker itself comes last.
+FILES = (
+    "metrics.jsonl", "checkpoint.pt", "model.safetensors", "result.json",
+    "confusion.csv", "figures/confusion.png", "tensorboard/events.out.tfevents.*",
+    "config.json",
+)  # fmt: skip
+# What an environment changes in the last bits of a result.
+_DECIDING = ("threads", "device", "torch", "core-tuning")
 
 
 def environment() -> dict[str, Any]:
     """Versions, platform and command line of this process, for config.json."""
     return {
-        "command": " ".join(["core-tuning", *sys.argv[1:]]),
+        "command": shlex.join(["core-tuning", *sys.argv[1:]]),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        # Not that of an installed copy: a checkout may be used where another is installed.
+        "core-tuning": core_tuning.__version__,
         **{name: importlib.metadata.version(name) for name in VERSIONED},
     }
 
@@ -54,15 +80,30 @@ class RunFolder:
 
     Args:
         path: the folder; `start` or `resume` prepares it.
+        files: what is written into it besides `FILES`, as patterns. Nothing else in it is ever
+            deleted.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: Sequence[str] = ()) -> None:
         self.path = path
+        self.files = [*files, *FILES]
         self.config_path = path / "config.json"
         self.metrics_path = path / "metrics.jsonl"
         self.checkpoint_path = path / "checkpoint.pt"
         self.model_path = path / "model.safetensors"
         self.result_path = path / "result.json"
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other processes out; the folder is made if it is missing.
+
+        Raises:
+            UserError: another process holds it, or it cannot be made.
+        """
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with held(self.path):
+            yield
 
     def start(self, config: dict[str, Any], *, overwrite: bool = False) -> None:
         """Make the folder and write config.json.
@@ -72,17 +113,33 @@ class RunFolder:
                 be written there.
         """
         self.check_start(overwrite=overwrite)
-        try:
+        with writing(self.path):
             if not self.is_free():
-                shutil.rmtree(self.path)
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._write_config(config)
-            (self.path / "figures").mkdir(exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"The run folder {self.path} cannot be written ({error.strerror}): "
-                "name another with --output."
-            ) from error
+                self._replace()
+            (self.path / "figures").mkdir(parents=True, exist_ok=True)
+        self._write_config(config, [])
+
+    def _replace(self) -> None:
+        """Move what the marker lists aside, then delete it; what is not listed stays."""
+        listed = self._ours()
+        with tempfile.TemporaryDirectory(prefix=".replaced-", dir=self.path) as aside:
+            for number, file in enumerate(listed):
+                file.replace(Path(aside) / f"{number}")
+        for folder in {file.parent for file in listed} - {self.path}:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+    def _ours(self) -> list[Path]:
+        """The files in the folder that its marker lists."""
+        patterns = field(self._read_marker(), "files", list, self.config_path)
+        root = self.path.resolve()
+        return [
+            file
+            for pattern in patterns
+            for file in sorted(self.path.glob(str(pattern)))
+            # Never outside of the folder, whatever links there are and whatever the marker says.
+            if file.parent.resolve().is_relative_to(root) and (file.is_file() or file.is_symlink())
+        ]
 
     def is_free(self) -> bool:
         """Whether nothing is there; what a kill left of an unfinished write does not count."""
@@ -92,27 +149,26 @@ class RunFolder:
 
     def check_start(self, *, overwrite: bool = False) -> None:
         """Raise the UserError that `start` would raise about what is there, changing nothing."""
-        for path in (self.path, *self.path.parents):
-            if path.exists():
-                if not path.is_dir():
-                    raise UserError(f"{path} is a file, not a folder: name another with --output.")
-                break
+        check_no_file(self.path)
         if self.is_free():
             return
-        if not self.config_path.exists():
-            # A mistyped --output must not cost somebody a folder that is no run's.
-            raise UserError(
-                f"The folder {self.path} is not empty and is not a run's (it has no config.json): "
-                "name another with --output."
-            )
+        # A mistyped --output must not cost somebody a folder that is no run's.
+        self._read_marker()
         if not overwrite:
             raise UserError(
                 f"The run folder {self.path} is not empty: go on with --resume, "
-                "begin anew with --overwrite, or name another with --output."
+                "start again with --overwrite, or name another with --output."
+            )
+        if Path.cwd().is_relative_to(self.path.resolve()):
+            raise UserError(
+                f"--overwrite does not replace {self.path}, which is the working folder or holds "
+                "it: start the command from elsewhere, or name another with --output."
             )
 
     def resume(self, config: dict[str, Any], *, may_differ: frozenset[str] = frozenset()) -> None:
-        """Check that the folder holds a run of this configuration.
+        """Check that the folder holds a run of this configuration, and note this environment.
+
+        Prints a warning where the environment is another in what changes a result's last bits.
 
         Args:
             config: of this run.
@@ -122,7 +178,17 @@ class RunFolder:
             UserError: there is no run, or its configuration is another.
         """
         self.check_resume(config, may_differ=may_differ)
-        self._write_config(config)
+        earlier = field(self._read_marker(), "environments", list, self.config_path)
+        now = environment()
+        for name in _DECIDING:
+            before = earlier[-1].get(name) if earlier else None
+            if earlier and before != now[name]:
+                print(
+                    f"warning: {self.path} goes on with {name} {now[name]} where it had {before}: "
+                    "the result will differ in its last bits from that of an uninterrupted run.",
+                    file=sys.stderr,
+                )
+        self._write_config(config, earlier)
 
     def check_resume(
         self, config: dict[str, Any], *, may_differ: frozenset[str] = frozenset()
@@ -137,34 +203,53 @@ class RunFolder:
                     "with --output."
                 )
 
-    def _write_config(self, config: dict[str, Any]) -> None:
-        contents = {"config": config, "environment": environment()}
-        self.write_json(self.config_path, contents)
+    def _write_config(self, config: dict[str, Any], earlier: list[dict[str, Any]]) -> None:
+        now = environment()
+        contents = {
+            "made_by": MADE_BY,
+            "format_version": FORMAT_VERSION,
+            "config": config,
+            "environments": earlier if now in earlier[-1:] else [*earlier, now],
+            "files": self.files,
+        }
+        write_json(self.config_path, contents)
+
+    def _read_marker(self) -> dict[str, Any]:
+        if not self.config_path.exists():
+            raise UserError(
+                f"The folder {self.path} is not empty and is not a run's (it has no config.json): "
+                "name another with --output."
+            )
+        contents = read_json(self.config_path)
+        if contents.get("made_by") != MADE_BY:
+            raise UserError(
+                f"The folder {self.path} is not a run's (its config.json is another program's): "
+                "name another with --output."
+            )
+        version = contents.get("format_version")
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"{self.config_path} has the format version {version!r}, and this version of "
+                f"core-tuning reads {FORMAT_VERSION}: use the one that wrote it."
+            )
+        return contents
 
     def read_config(self) -> dict[str, Any]:
         """Return the configuration that the run was started with."""
-        if not self.config_path.is_file():
+        if not self.config_path.exists():
             raise UserError(
                 f"{self.path} is not a run's folder: it has no config.json; "
                 "leave out --resume to start one."
             )
-        try:
-            return json.loads(self.config_path.read_text())["config"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{self.config_path} is damaged ({error}): expected the JSON object that a run "
-                "writes; begin anew in another folder with --output."
-            ) from error
+        return field(self._read_marker(), "config", dict, self.config_path)
 
     def write_json(self, path: Path, contents: dict[str, Any]) -> None:
         """Write a JSON file of this folder."""
-        write_atomically(path, (json.dumps(contents, indent=2) + "\n").encode())
+        write_json(path, contents)
 
     def write_csv(self, name: str, rows: list[list[Any]]) -> None:
         """Write a table of this folder."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        write_atomically(self.path / name, text.getvalue().encode())
+        write_atomically(self.path / name, csv_bytes(rows))
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
@@ -172,7 +257,10 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the lines of metrics.jsonl; a last line cut short by a kill is left out."""
-        return read_lines(self.metrics_path)
+        lines = read_lines(self.metrics_path)
+        for line in lines:
+            field(line, "step", int, self.metrics_path)
+        return lines
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop the lines that a resumed run will write again."""
@@ -191,5 +279,57 @@ class RunFolder:
         write_atomically(self.checkpoint_path, buffer.getbuffer())
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """Return what was saved last, or None if the run was stopped before that."""
-        return read_checkpoint(self.checkpoint_path) if self.checkpoint_path.exists() else None
+        """Return what was saved last, or None if the run was stopped before that.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if not self.checkpoint_path.exists():
+            return None
+        check_sums(self.checkpoint_path)
+        return read_checkpoint(self.checkpoint_path)
+
+
+def write_marked(path: Path, contents: dict[str, Any]) -> None:
+    """Write a JSON file beside the folders of several runs; `check_marked` was asked before."""
+    write_json(path, {"made_by": MADE_BY, **contents})
+
+
+def check_marked(path: Path) -> None:
+    """Raise a UserError where a file that `write_marked` would replace is somebody else's."""
+    check_no_file(path.parent)
+    if path.exists() and read_json(path).get("made_by") != MADE_BY:
+        raise UserError(
+            f"{path} is another program's, and would be replaced: move it elsewhere, or name "
+            "another folder with --output."
+        )
+
+
+def check_no_file(folder: Path) -> None:
+    """Raise a UserError where a folder cannot be, because a file lies on its path."""
+    for path in (folder, *folder.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise UserError(f"{path} is a file, not a folder: name another with --output.")
+            return
+
+
+def check_sums(path: Path) -> None:
+    """Check the checksums (CRC-32) of all parts of a file that `torch.save` wrote here.
+
+    torch writes them, and does not look at them when it loads.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as packed:
+            damaged = packed.testzip()
+    # A damaged header can raise nearly any exception.
+    except Exception as error:
+        damaged = str(error) or type(error).__name__
+    if damaged is not None:
+        raise UserError(
+            f"'{path}' is damaged ({damaged}): expected what a run saved last; copy it again from "
+            "where it is whole, or start the run again with --overwrite."
+        )

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from core_tuning.data.loading import EpochSampler, Key, load_batches
+from core_tuning.data.loading import EpochSampler, Key, image_loader, load_batches
 from core_tuning.errors import UserError
+from core_tuning.stopping import Stopped, undisturbed
 
 from .batch_change import BatchChange, ChangedBatch
 from .evaluation import Evaluated
@@ -64,20 +65,26 @@ def fit(
     Raises:
         UserError: a loss is not finite (the last good checkpoint is kept), the device is
             missing, or a batch is larger than the training data.
+        Stopped: a signal asked for it, between steps or in an evaluation; all is saved.
     """
     run = _Run(learner, train, validate, settings, folder, facts, change)
     progress = Progress(run.batches.steps, run.state.step, label)
     try:
         while run.state.epoch < run.batches.epochs:
             for images, labels in load_batches(run.loader):
-                run.step(images, labels)
-                if progress.advance():
-                    progress.show(**run.state.averages())
-                    run.check_finite()
-                run.save_if_due()
+                with undisturbed():
+                    run.step(images, labels)
+                    if progress.advance():
+                        progress.show(**run.state.averages())
+                        run.check_finite()
+                    run.save_if_due()
             line = run.finish_epoch()
             if on_epoch is not None:
                 on_epoch(line)
+    except Stopped:
+        with undisturbed():
+            run.save()
+        raise
     finally:
         progress.close()
     return run.state
@@ -158,16 +165,7 @@ class _Run:
         if settings.limit_steps is not None:
             steps = min(steps, settings.limit_steps)
         self.batches = _Batches(sampler, steps, self.state)
-        self.loader = DataLoader(
-            train,
-            batch_sampler=self.batches,
-            num_workers=settings.workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-            persistent_workers=settings.workers > 0,
-            # Its own, because a DataLoader draws a seed from the global generator otherwise,
-            # and how often it does depends on the workers.
-            generator=torch.Generator(),
-        )
+        self.loader = image_loader(train, self.batches, settings.workers, keep_workers=True)
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """Take one optimiser step on images (n, 3, h, w) in [0, 1] and labels (n,)."""
@@ -182,7 +180,7 @@ class _Run:
             self._backward(part, part_labels, number)
         state.optimizer.step()
         state.optimizer.zero_grad()
-        state.average_weights()
+        state.update_average()
         state.step += 1
 
     def _backward(self, images: Tensor, labels: Tensor, number: int) -> None:
@@ -248,7 +246,6 @@ class _Run:
 
     def finish_epoch(self) -> dict[str, Any]:
         """Evaluate, write the metrics, export the model if it is the best, and save."""
-        self.check_good()
         state, settings = self.state, self.settings
         epoch = state.epoch + 1
         line: dict[str, Any] = {
@@ -259,18 +256,23 @@ class _Run:
             "seconds": round(state.seconds + time.monotonic() - self.started, 2),
         }
         is_last = state.step == self.batches.steps
-        if self.validate is None:
-            self._export(epoch)
-        elif is_last or epoch % settings.eval_every == 0:
+        validation = None
+        if self.validate is not None and (is_last or epoch % settings.eval_every == 0):
+            # Kept before, because whatever ends this process in an evaluation ends it for good.
+            self.save()
             validation = self.validate(state.evaluated)
             line["validation"] = validation.summary()
-            if validation.score > state.best_score:
+        with undisturbed():
+            self.check_good()
+            if self.validate is None:
+                self._export(epoch)
+            elif validation is not None and validation.score > state.best_score:
                 state.best_score = validation.score
                 self._export(epoch)
-        self.folder.append_metrics(line)
-        state.epoch = epoch
-        state.begin_epoch()
-        self.save()
+            self.folder.append_metrics(line)
+            state.epoch = epoch
+            state.begin_epoch()
+            self.save()
         return line
 
     def _export(self, epoch: int) -> None:

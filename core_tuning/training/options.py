@@ -112,8 +112,10 @@ def _add_optimisation(parser: Parser) -> None:
     group.add_argument("--weight-decay", type=float)
     group.add_argument("--schedule", choices=("cosine", "linear", "constant", "exponential"))
     group.add_argument("--ema", type=float, default=0.0, metavar="DECAY",
-                       help="evaluate and keep a moving average of the weights, such as 0.995; "
-                       "it should span a few epochs at most (default: 0, no average)")
+                       help="evaluate and keep a moving average of the weights and batch-norm "
+                       "statistics, such as 0.995; after t steps its decay is at most "
+                       "(1 + t)/(10 + t); it should span a few epochs at most (default: 0, no "
+                       "average)")
     group.add_argument("--limit-steps", type=int, metavar="N",
                        help="stop after N steps, to try out a command")
 

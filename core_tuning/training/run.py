@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,13 +14,14 @@ from torch.utils.data import DataLoader
 
 from core_tuning.data import check_same_images
 from core_tuning.errors import UserError
+from core_tuning.files import read_json
 from core_tuning.report.figures import save_confusion
 from core_tuning.report.summary import summarise
 
 from .batch_change import BatchChange
 from .build import Data, build_data, build_learner, encoder_name
-from .evaluation import Evaluated, evaluate
-from .folder import RunFolder
+from .evaluation import Evaluated, Evaluation, evaluate
+from .folder import RunFolder, check_marked, write_marked
 from .learner import Learner
 from .loop import fit
 from .options import HARMLESS
@@ -30,6 +30,9 @@ from .state import TrainingState
 from .tensorboard import check_tensorboard, tensorboard_writer
 
 NOT_IN_CONFIG = ("seeds", "output", "resume", "overwrite")
+# Above, a matrix takes more room than anyone reads.
+MOST_CLASSES_IN_FULL = 300
+CLASSES_OF_REDUCED_FIGURE = 40
 
 
 class Measure(Protocol):
@@ -94,7 +97,7 @@ def _summarise(
         summary = summarise(values)
         contents[name] = {**summary._asdict(), "values": values}
         print(f"{label}: {summary} % over {summary.runs} seeds, mean ± standard error")
-    RunFolder(options.output).write_json(options.output / "summary.json", contents)
+    write_marked(options.output / "summary.json", contents)
 
 
 def run_config(options: argparse.Namespace, seed: int) -> dict[str, Any]:
@@ -125,18 +128,34 @@ def run(
         # The options are compared first, and the images once they are read.
         config["data"] = folder.read_config().get("data")
         folder.check_resume(config, may_differ=HARMLESS)
-        if folder.result_path.exists():
-            return json.loads(folder.result_path.read_text())
-        data, learner, origin = _build(options, seed)
-        check_same_images(config["data"], data.splits.fingerprint, path)
-        folder.resume(config, may_differ=HARMLESS)
-    else:
-        # Built first, so that a mistake leaves no folder behind.
-        data, learner, origin = _build(options, seed)
-        config["data"] = data.splits.fingerprint
-        check_same_images(images or config["data"], config["data"], path.parent)
+        with folder.hold():
+            # The last file that a run writes.
+            if folder.result_path.exists() and _figure(folder).exists():
+                return read_json(folder.result_path)
+            built = _build(options, seed)
+            check_same_images(config["data"], built[0].splits.fingerprint, path)
+            folder.resume(config, may_differ=HARMLESS)
+            return _make(options, config, folder, kind, *built)
+    folder.check_start(overwrite=options.overwrite)
+    # Built first, so that a mistake leaves no folder behind.
+    built = _build(options, seed)
+    config["data"] = built[0].splits.fingerprint
+    check_same_images(images or config["data"], config["data"], path.parent)
+    with folder.hold():
         folder.start(config, overwrite=options.overwrite)
-    print(f"{path}: seed {seed}, {config['encoder']}, {origin}")
+        return _make(options, config, folder, kind, *built)
+
+
+def _make(
+    options: argparse.Namespace,
+    config: dict[str, Any],
+    folder: RunFolder,
+    kind: Kind,
+    data: Data,
+    learner: Learner,
+    origin: str,
+) -> dict[str, Any]:
+    print(f"{folder.path}: seed {config['seed']}, {config['encoder']}, {origin}")
     for warning in data.splits.warnings:
         print(f"warning: {warning}")
     state = _train(options, config, data, learner, folder, kind)
@@ -226,18 +245,41 @@ def _report(
         "seconds": lines[-1]["seconds"],
         **kind.facts,
     }
-    write_confusion(folder, test, classes)
+    # Written first: whatever goes wrong with the rest, what the run has found is kept.
     folder.write_json(folder.result_path, result)
+    write_confusion(folder, test.plain, classes)
     return result
 
 
-def write_confusion(folder: RunFolder, evaluation: Evaluated, classes: list[str]) -> None:
-    """Write the confusion matrix as confusion.csv and figures/confusion.png."""
-    counts = evaluation.confusion.tolist()
-    rows = [["true \\ predicted", *classes]]
-    rows += [[name, *row] for name, row in zip(classes, counts, strict=True)]
+def write_confusion(folder: RunFolder, evaluation: Evaluation, classes: list[str]) -> None:
+    """Write the confusion matrix as confusion.csv and figures/confusion.png.
+
+    Of many classes the table has a line for each pair that occurs, and the figure the classes
+    with the most wrong images.
+    """
+    if len(classes) <= MOST_CLASSES_IN_FULL:
+        rows: list[list[Any]] = [["true \\ predicted", *classes]]
+        counts = evaluation.confusion().tolist()
+        rows += [[name, *row] for name, row in zip(classes, counts, strict=True)]
+        shown, title = list(range(len(classes))), ""
+    else:
+        pairs = zip(*(part.tolist() for part in evaluation[:3]), strict=True)
+        rows = [["true", "predicted", "images"]]
+        rows += [[classes[true], classes[predicted], count] for true, predicted, count in pairs]
+        shown = evaluation.most_confused(CLASSES_OF_REDUCED_FIGURE)
+        title = f"the {len(shown)} of {len(classes)} classes with the most wrong images"
     folder.write_csv("confusion.csv", rows)
-    save_confusion(evaluation.confusion.numpy(), classes, folder.path / "figures" / "confusion.png")
+    save_confusion(
+        evaluation.confusion(shown).numpy(),
+        [classes[label] for label in shown],
+        _figure(folder),
+        images=evaluation.per_class()[shown].numpy(),
+        title=title,
+    )
+
+
+def _figure(folder: RunFolder) -> Path:
+    return folder.path / "figures" / "confusion.png"
 
 
 def seed_folder(options: argparse.Namespace, seed: int) -> Path:
@@ -255,6 +297,8 @@ def check_output(options: argparse.Namespace) -> None:
             f"The folder {options.output} holds {held}, not what --seeds "
             f"{' '.join(map(str, options.seeds))} makes: name another with --output."
         )
+    if len(options.seeds) > 1:
+        check_marked(options.output / "summary.json")
     if not options.resume:
         for seed in options.seeds:
             RunFolder(seed_folder(options, seed)).check_start(overwrite=options.overwrite)

@@ -74,7 +74,7 @@ def test_a_moco_v2_resnet18_into_a_plain_torchvision_model(kit, resnet18_run, da
 def test_what_a_run_leaves_behind(kit, finetune):
     run = finetune("--checkpoint-minutes", 0)
     assert sorted(path.name for path in run.iterdir()) == [
-        "checkpoint.pt", "config.json", "confusion.csv", "figures", "metrics.jsonl",
+        ".lock", "checkpoint.pt", "config.json", "confusion.csv", "figures", "metrics.jsonl",
         "model.safetensors", "result.json",
     ]  # fmt: skip
     assert (run / "figures" / "confusion.png").read_bytes().startswith(b"\x89PNG")

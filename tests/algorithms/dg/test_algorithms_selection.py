@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core_tuning import selection
-from core_tuning.algorithms.tables import selection_json, tables
+from core_tuning import selection as rules
+from core_tuning.algorithms.tables import selection, tables
 from core_tuning.selection import RULES, Cell, select
 
 ENVIRONMENTS = 4
@@ -102,7 +102,7 @@ def test_source_validation_chooses_step_and_hyper_parameters():
     assert chosen.folder == "CoreTuning/1/0/0"
     assert chosen.validation == pytest.approx(0.6 + 0.01 * (0 + 2 + 3) / 3)
     assert chosen.test == pytest.approx(0.611)
-    assert selection.source_accuracy(records[1]) == chosen.validation
+    assert rules.source_accuracy(records[1]) == chosen.validation
 
 
 def test_the_oracle_takes_the_last_step():
@@ -170,7 +170,7 @@ def test_selection_as_json(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = Path("CoreTuning/1/0/0")
     run.mkdir(parents=True)
-    chosen = json.loads(selection_json([record([1], 5)]))
+    chosen = json.loads(json.dumps(selection([record([1], 5)])))
     assert chosen.keys() == RULES.keys()
     assert chosen[LEAVE_ONE_OUT] == []
     expected = {"dataset": "PACS", "algorithm": "CoreTuning", "target": 1, "trial_seed": 0,
@@ -179,7 +179,7 @@ def test_selection_as_json(tmp_path, monkeypatch):
     assert chosen[IID] == [{**expected, "model": None}]
     for name in ("best_iid.pkl", "model.pkl"):
         (run / name).touch()
-    chosen = json.loads(selection_json([record([1], 5)]))
+    chosen = json.loads(json.dumps(selection([record([1], 5)])))
     assert [chosen[rule][0]["model"] for rule in (IID, ORACLE)] == [
         str(run / "best_iid.pkl"), str(run / "model.pkl"),
     ]  # fmt: skip

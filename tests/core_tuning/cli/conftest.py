@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from core_tuning.cli import main
 from core_tuning.encoders import build_encoder
+from core_tuning.training import RunFolder
 
 PREFIX = "core-tuning: error: "
 PROGRESS = re.compile(r"^(core_tuning|ce|ce_con) seed \d+: +\d+%")
@@ -88,7 +89,7 @@ class Place:
     def single_run(self) -> Path:
         folder = self.path / "single"
         folder.mkdir()
-        (folder / "config.json").write_text('{"config": {}}')
+        RunFolder(folder).start({})
         return folder
 
 

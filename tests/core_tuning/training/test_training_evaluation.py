@@ -39,8 +39,10 @@ def setting():
 
 def test_confusion_matrix_by_hand(setting):
     result = evaluate(setting.model, setting.loader, 4)
-    assert result.confusion.tolist() == CONFUSION
-    assert result.confusion.dtype == torch.int64
+    assert result.confusion().tolist() == CONFUSION
+    assert result.confusion([1, 3]).tolist() == [[1, 0], [0, 1]]
+    assert result.per_class().tolist() == [3, 2, 0, 1]
+    assert result.most_confused(2) == [0, 1]
     assert result.images == 6
     assert result.top1 == pytest.approx(100 * 4 / 6)
 
@@ -77,5 +79,6 @@ def test_mode_is_restored(setting, training):
 
 
 def test_all_wrong():
-    result = Evaluation(torch.tensor([[0, 3], [2, 0]]), 1.0)
+    pairs = (torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([3, 2]))
+    result = Evaluation(*pairs, num_classes=2, loss=1.0)
     assert (result.top1, result.mean_per_class) == (0, 0)

@@ -59,8 +59,10 @@ def test_config_holds_the_versions(tmp_path):
     folder = started(tmp_path / "run", {"lr": 0.5})
     contents = json.loads(folder.config_path.read_text())
     assert contents["config"] == folder.read_config() == {"lr": 0.5}
-    assert contents["environment"]["torch"] == importlib.metadata.version("torch")
-    assert {"python", "platform", "command", "core-tuning", "timm"} <= set(contents["environment"])
+    (environment,) = contents["environments"]
+    assert environment["torch"] == importlib.metadata.version("torch")
+    assert {"python", "platform", "command", "core-tuning", "timm"} <= set(environment)
+    assert (contents["made_by"], contents["format_version"]) == ("core-tuning", 1)
 
 
 def test_checkpoint_round_trip(tmp_path):
@@ -88,7 +90,9 @@ def test_metrics_without_a_last_line_that_was_cut(tmp_path):
 def test_a_folder_that_is_not_empty(tmp_path):
     RunFolder(tmp_path).start({"lr": 0.1})
     before = (tmp_path / "config.json").read_text()
-    with pytest.raises(UserError, match=r"is not empty: go on with --resume, begin anew with --ov"):
+    with pytest.raises(
+        UserError, match=r"is not empty: go on with --resume, start again with --ov"
+    ):
         RunFolder(tmp_path).start({"lr": 0.2})
     assert (tmp_path / "config.json").read_text() == before
 

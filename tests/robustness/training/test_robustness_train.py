@@ -75,7 +75,9 @@ def test_the_model_is_selected_by_robust_accuracy(train, monkeypatch):
 
     def scripted(model, loader, num_classes, *, budget, seed):
         right = next(robust)
-        clean = Evaluation(torch.tensor([[10 - right, right], [0, 0]]), 1.0)
+        clean = Evaluation(
+            torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([10 - right, right]), 2, 1.0
+        )
         return RobustEvaluation(clean, right, 0.0)
 
     monkeypatch.setattr("core_tuning.robustness.validation.evaluate_robust", scripted)
