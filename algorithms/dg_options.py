@@ -98,6 +98,8 @@ def _add_evaluation(parser: Parser) -> None:
 
 def _add_machine(parser: Parser) -> None:
     group = parser.add_argument_group("machine and folders, beyond DomainBed")
+    group.add_argument("--no-scan", dest="scan", action="store_false",
+                       help="do not look at the header of every image before training")
     group.add_argument("--resume", action="store_true",
                        help="go on with stopped runs; finished ones are left as they are")
     group.add_argument("--overwrite", action="store_true", help="delete older runs there first")

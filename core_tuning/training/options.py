@@ -24,7 +24,15 @@ RANGED = (
 )  # fmt: skip
 # Options that change nothing in the finished weights, and may differ on --resume.
 HARMLESS = frozenset(
-    {"workers", "checkpoint_minutes", "tensorboard", "data_dir", "download", "allow_large_eps"}
+    {
+        "workers",
+        "checkpoint_minutes",
+        "tensorboard",
+        "data_dir",
+        "download",
+        "scan",
+        "allow_large_eps",
+    }  # fmt: skip
 )
 
 
@@ -46,10 +54,13 @@ def _add_data(parser: Parser) -> None:
                        help="emoji_domains (embedded, the default), cifar10, cifar100, dtd, "
                        "aircraft, pets, flowers, flowers_kaggle, cars, caltech101, imagenet20, "
                        "inat18, or 'folder' for DIR/{train,val}/CLASS/*, where val is the test "
-                       "set, or DIR/{train,val,test}/CLASS/*, where val selects the model")
+                       "set, or DIR/{train,val,test}/CLASS/*, where val selects the model; val "
+                       "may be called valid, validation or dev, and the others training, testing")
     group.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set lies")
     group.add_argument("--download", action="store_true",
                        help="fetch it first, where torchvision can")
+    group.add_argument("--no-scan", dest="scan", action="store_false",
+                       help="do not look at the header of every image of a folder before training")
     group.add_argument("--fraction", type=float, default=1.0, metavar="F",
                        help="train on a stratified share of the training data (Table 5)")
     group.add_argument("--validation", type=float, default=0.1, metavar="F",
