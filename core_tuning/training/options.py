@@ -24,16 +24,9 @@ RANGED = (
 )  # fmt: skip
 # Options that change nothing in the finished weights, and may differ on --resume.
 HARMLESS = frozenset(
-    {
-        "workers",
-        "checkpoint_minutes",
-        "tensorboard",
-        "data_dir",
-        "download",
-        "scan",
-        "allow_large_eps",
-    }  # fmt: skip
-)
+    ("workers", "checkpoint_minutes", "tensorboard", "data_dir", "download", "scan",
+     "allow_large_eps")
+)  # fmt: skip
 
 
 def add_shared_options(parser: Parser) -> None:
