@@ -17,7 +17,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 from core_tuning.data.loading import SeededTransform, image_loader, load_batches
 from core_tuning.errors import UserError
-from core_tuning.files import append_line, read_lines, write_atomically, write_lines
+from core_tuning.files import append_line, field, read_lines, write_atomically, write_lines
 from core_tuning.selection import source_accuracy
 from core_tuning.stopping import Stopped, undisturbed
 from core_tuning.training import Learner, RunFolder
@@ -40,8 +40,10 @@ FILES = (
     RESULTS, "model.pkl", "best_iid.pkl", "model_step*.pkl", "selection.json", "done"
 )  # fmt: skip
 # Of a checkpoint.
-_SAVED = ("image_encoder", "classifier", "objective", "optimizer", "step", "counted", "sums", "best",
-          "seconds")  # fmt: skip
+_SAVED = (
+    "image_encoder", "classifier", "objective", "optimizer", "step", "counted", "sums", "best",
+    "seconds",
+)  # fmt: skip
 
 
 def run_job(
@@ -67,7 +69,7 @@ def run_job(
                 folder.resume(config)
                 run.restore()
                 run.go()
-            return read_lines(path / RESULTS)
+            return _read_records(path / RESULTS)
     folder.check_start(overwrite=overwrite)
     # Built first, so that a mistake leaves no folder behind.
     run = _Run(job, machine, store, folder)
@@ -75,7 +77,20 @@ def run_job(
         folder.start(config, overwrite=overwrite)
         run.restore()
         run.go()
-        return read_lines(path / RESULTS)
+        return _read_records(path / RESULTS)
+
+
+def _read_records(path: Path) -> list[Record]:
+    records = read_lines(path)
+    for record in records:
+        field(record, "step", int, path)
+        field(record, "args", dict, path)
+    if not records:
+        raise UserError(
+            f"{path} has no record of a run that is finished: restore the file, or start again "
+            "with --overwrite."
+        )
+    return records
 
 
 class _Run:
