@@ -41,6 +41,7 @@ class _Evaluation(NamedTuple):
     pixels: Any  # Pixels
     transform: Any
     data: dict[str, Any]
+    randomness: Any  # Randomness
     folder: Any  # RunFolder
 
 
@@ -51,6 +52,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from .auto_attack import check_pyautoattack
     from .evaluation_report import finish
     from .measure import strict_float32
+    from .probe import seeded
 
     check_torchattacks()
     if options.masking_checks or {"square", "autoattack"} & set(options.attacks):
@@ -59,9 +61,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     output = _output(options)
     if not options.resume:
         _check_free(output, options)
-    evaluation = _prepare(options, output)
-    evaluation.model.to(device)
-    with strict_float32(device):
+    with strict_float32(device), seeded(options.seed):
+        evaluation = _prepare(options, output, device)
         clean, file, view = _measure(evaluation)
         masking = _look_for_masking(evaluation) if options.masking_checks else []
         finish(evaluation, clean, file, masking, view, examples=EXAMPLES)
@@ -93,15 +94,20 @@ def _check_free(output: Path, options: argparse.Namespace) -> None:
             )
 
 
-def _prepare(options: argparse.Namespace, output: Path) -> _Evaluation:
+def _prepare(options: argparse.Namespace, output: Path, device: Any) -> _Evaluation:
     """Load model and images; nothing is written before all of it is known to fit."""
     from core_tuning.data import build_transforms, load_splits
     from core_tuning.training import RunFolder
 
+    from .measure import as_float
+    from .probe import PROBED, check_output, inspect_answers
     from .spaces import ResizedInside, choose_images, read_pixels
-    from .subject import check_output, load_subject
+    from .subject import load_subject
+    from .user_module import own_code
 
     subject = load_subject(options)
+    with own_code(f"Moving {subject.facts['source']} to {device}", "name another --device"):
+        subject.model.to(device)
     config = subject.config
     splits = load_splits(
         subject.dataset,
@@ -132,6 +138,8 @@ def _prepare(options: argparse.Namespace, output: Path) -> _Evaluation:
     model = subject.model
     if options.attack_space == "native":
         model = ResizedInside(model, transform).eval()
+    largest = max(pixels.attacked, key=lambda group: len(group.labels)).images
+    randomness = inspect_answers(model, as_float(largest[:PROBED].to(device)))
     data = {
         "dataset": subject.dataset,
         "split": options.split,
@@ -144,7 +152,9 @@ def _prepare(options: argparse.Namespace, output: Path) -> _Evaluation:
     }
     folder = RunFolder(output)
     _start(folder, options, subject, data)
-    return _Evaluation(options, subject, model, subject.model, pixels, transform, data, folder)
+    return _Evaluation(
+        options, subject, model, subject.model, pixels, transform, data, randomness, folder
+    )
 
 
 def _validation_warning(options: argparse.Namespace, subject: Any) -> list[str]:
@@ -198,19 +208,26 @@ def _start(folder: Any, options: argparse.Namespace, subject: Any, data: dict[st
 def _measure(evaluation: _Evaluation) -> tuple[dict[str, Any], Any, Any]:
     """Measure clean accuracy and every row."""
     from .evaluation_report import measure_clean, row_facts
-    from .evaluation_rows import Job, RowFile, measure_rows
+    from .evaluation_rows import Job, RowFile, eps_note, measure_rows
     from .evaluation_view import EvaluationView
+    from .probe import describe_randomness
     from .protocols import choose_protocol
 
-    options = evaluation.options
+    options, randomness = evaluation.options, evaluation.randomness
+    if randomness.is_randomised:
+        print(f"note: {describe_randomness(randomness.facts())}")
     clean = measure_clean(evaluation)
     classes = len(evaluation.data["classes"])
     protocols = [
-        choose_protocol(name, classes, queries=options.square_queries) for name in options.attacks
+        choose_protocol(
+            name, classes, queries=options.square_queries, is_randomised=randomness.is_randomised
+        )
+        for name in options.attacks
     ]
-    for protocol in protocols:
-        if protocol.note:
-            print(f"note: {protocol.note}")
+    notes = [protocol.note for protocol in protocols]
+    notes += [eps_note(norm, eps, evaluation.pixels.attacked) for norm, eps in options.budgets]
+    for note in filter(None, notes):
+        print(f"note: {note}")
     jobs = [Job(protocol, norm, eps) for norm, eps in options.budgets for protocol in protocols]
     file = RowFile(evaluation.folder.path)
     view = EvaluationView(evaluation.model)
@@ -224,15 +241,15 @@ def _measure(evaluation: _Evaluation) -> tuple[dict[str, Any], Any, Any]:
 
 def _look_for_masking(evaluation: _Evaluation) -> list[dict[str, Any]]:
     """Check each norm at its largest eps, and keep what was found."""
-    from core_tuning.training.folder import append_line, read_lines, write_lines
+    from core_tuning.training.folder import append_line
 
+    from .evaluation_rows import read_masking
     from .masking import check_masking
     from .measure import as_float
 
     options = evaluation.options
     path = evaluation.folder.path / "masking.jsonl"
-    write_lines(path, read_lines(path))
-    found = read_lines(path)
+    found = read_masking(path)
     model, group = evaluation.model, evaluation.pixels.attacked[0]
     space = options.attack_space
     if len(evaluation.pixels.attacked) > 1:

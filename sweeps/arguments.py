@@ -17,8 +17,8 @@ Options = Mapping[str, Any]
 
 # Names of the options that `sweeps` may not import the parsers of; a test compares them.
 _ADVERSARIAL = (
-    "norm", "eps", "steps", "step_size", "adv_weight", "adversarial_only", "eps_warmup",
-    "attack_precision",
+    "norm", "eps", "attack_steps", "step_size", "allow_large_eps", "adv_weight",
+    "adversarial_only", "eps_warmup", "attack_precision",
 )  # fmt: skip
 _EVALUATE = (
     "transforms", "data_dir", "download", "split", "n", "seed", "attacks",

@@ -17,7 +17,9 @@ METHODS = {"ce": "CE", "ce_con": "CE-Con", "core_tuning": "Core-tuning"}
 # Options that a preset gives a value to when the command line does not.
 PRESET_OPTIONS = tuple(preset("emoji_domains"))
 # Options that change nothing in the finished weights, and may differ on --resume.
-HARMLESS = frozenset({"workers", "checkpoint_minutes", "tensorboard", "data_dir", "download"})
+HARMLESS = frozenset(
+    {"workers", "checkpoint_minutes", "tensorboard", "data_dir", "download", "allow_large_eps"}
+)
 
 
 def add_shared_options(parser: Parser) -> None:

@@ -21,7 +21,7 @@ LIMIT_SECONDS = 120
 
 FINETUNE = ("finetune",)
 AVERAGED = ("finetune", "--ema", "0.9")
-ROBUST = ("robust", "train", "--steps", "2", "--ema", "0.9", "--eps-warmup", "0.5", "1")
+ROBUST = ("robust", "train", "--attack-steps", "2", "--ema", "0.9", "--eps-warmup", "0.5", "1")
 
 
 def start(command, folder, data, method, *options):
