@@ -100,6 +100,10 @@ def _fail(reason: object) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    for argument in arguments:
+        # Of no shell, but of a program that calls `main`; a system call would raise a ValueError.
+        if "\0" in argument:
+            raise UserError(f"{argument!r} has a NUL in it, as no name can have: leave it out.")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0

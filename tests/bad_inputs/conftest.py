@@ -304,6 +304,7 @@ def room(tmp_path: Path, shelf: Callable[[str], Path], monkeypatch) -> Iterator[
     path = tmp_path / "room"
     path.mkdir()
     monkeypatch.chdir(path)
+    monkeypatch.delenv("DOMAINBED_ROOT", raising=False)
     yield Room(path, shelf)
 
 

@@ -73,8 +73,8 @@ def line(room, monkeypatch):
 
     def make(command):
         _, works, options = COMMANDS[command]
-        monkeypatch.setattr(works, stop)
         room.bring_what_is_named(f"{command} {options}")
+        monkeypatch.setattr(works, stop)
         return f"{command} {options}"
 
     return make
