@@ -68,10 +68,13 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         with stoppable():
-            code = _dispatch(arguments)
-            if sys.stdout is not None:
-                # Where it cannot be written, that is said now and not when Python ends.
-                sys.stdout.flush()
+            try:
+                code = _dispatch(arguments)
+            except SystemExit:
+                # Of --help.
+                _flush()
+                raise
+            _flush()
             return code
     except UserError as error:
         return _fail(error)
@@ -86,6 +89,12 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return stopped.exit_code if isinstance(stopped, Stopped) else 130
+
+
+def _flush() -> None:
+    # Where it cannot be written, that is said now and not when Python ends.
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _fail(reason: object) -> int:

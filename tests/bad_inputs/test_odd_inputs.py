@@ -53,8 +53,7 @@ ROWS = [
         (LONG, "too long"), (NUL, "NUL"))),
     *((f"sweep status mine --output {name}", {}, sentence) for name, sentence in (
         ("gone", "gone is no"),)),
-    *((later(f"sweep run mine.toml --output {name}", {}, sentence)) for name, sentence in (
-        (NUL, "NUL"),)),
+    (f"sweep run mine.toml --output {NUL}", {}, "NUL"),
     # What is no ordinary file.
     *((f"finetune {SMALL} --pretrained odd.pth", {"odd.pth": how}, "odd.pth") for how in (
         "a pipe", "a device", "a folder")),
@@ -130,12 +129,10 @@ def test_a_class_whose_name_is_not_utf_8(room, capfd, where):
     room.refuse(capfd, line, r"caf")
 
 
-def test_an_output_whose_name_is_not_utf_8_is_escaped(room, capfd):
+def test_an_output_whose_name_is_not_utf_8(room, capfd):
+    """Before any epoch: the library that writes the model could not."""
     room.bring("data")
-    name = os.fsdecode(b"caf\xe9")
-    assert room.run(f"finetune {SMALL} --output {name}") == 0
-    assert (room.path / name / "result.json").exists()
-    assert "caf" in capfd.readouterr().out
+    room.refuse(capfd, f"finetune {SMALL} --output caf\udce9", "'caf.udce9'")
 
 
 @REDESIGN
