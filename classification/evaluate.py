@@ -6,6 +6,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from core_tuning.checks import check_options
 from core_tuning.errors import UserError
 from core_tuning.files import field
 from core_tuning.parser import Parser
@@ -37,10 +38,7 @@ def build_parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Run the command."""
     options = build_parser().parse_args(argv)
-    if options.batch_size < 1:
-        raise UserError(f"--batch-size is {options.batch_size}: expected at least 1.")
-    if options.workers < 0:
-        raise UserError(f"--workers is {options.workers}: expected 0 or more.")
+    check_options(options, ("batch_size", "workers"))
     seeds = sorted(options.run.glob("seed-*")) if options.run.is_dir() else []
     if seeds and options.output is not None:
         raise UserError(f"{options.run} holds several runs: evaluate one of them with --output.")
@@ -54,7 +52,7 @@ def main(argv: list[str]) -> int:
 
 
 def _evaluate(options: Any, run: Path) -> None:
-    from core_tuning.data import build_transforms, load_splits
+    from core_tuning.data import build_transforms, describe_change, load_splits
     from core_tuning.data.loading import SeededTransform, evaluation_loader
     from core_tuning.training import RunFolder, evaluate
     from core_tuning.training.exported import load_model
@@ -79,6 +77,10 @@ def _evaluate(options: Any, run: Path) -> None:
             f"model's ({', '.join(facts['classes'][:3])}, ...): evaluate it on a data set with "
             "the same class names."
         )
+    if same and config.get("data") is not None:
+        change = describe_change(config["data"], splits.fingerprint)
+        if change is not None:
+            print(f"warning: the images are not those of the run: {change}.")
     transform = build_transforms(facts["transforms"], facts["image_size"]).evaluate
     images = getattr(splits, options.split)
     if not len(images):
@@ -93,8 +95,9 @@ def _evaluate(options: Any, run: Path) -> None:
     )
     if options.output is not None:
         folder = RunFolder(options.output)
+        made_of = {"run": str(run), "dataset": dataset, "split": options.split}
         with folder.hold():
-            folder.start({"run": str(run), "dataset": dataset, "split": options.split})
+            folder.start({**made_of, "data": splits.fingerprint})
             folder.write_json(folder.result_path, {"evaluation": evaluation.summary()})
             write_confusion(folder, evaluation, splits.classes)
 

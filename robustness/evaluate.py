@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,8 @@ from core_tuning.errors import UserError
 
 from .evaluate_options import DEFAULT_N, HARMLESS, parse
 
+# What an evaluation writes.
+FILES = ("rows.jsonl", ".row.json", "masking.jsonl", "report.json", "report.md", "figures/*.png")
 # The masking checks cost about as much as a row each: so many images show what they look for.
 MASKING_IMAGES = 200
 EXAMPLES = 6
@@ -43,6 +47,7 @@ class _Evaluation(NamedTuple):
     data: dict[str, Any]
     randomness: Any  # Randomness
     folder: Any  # RunFolder
+    config: dict[str, Any]
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -63,9 +68,10 @@ def _evaluate(options: argparse.Namespace) -> None:
         _check_free(output, options)
     with strict_float32(device), seeded(options.seed):
         evaluation = _prepare(options, output, device)
-        clean, file, view = _measure(evaluation)
-        masking = _look_for_masking(evaluation) if options.masking_checks else []
-        finish(evaluation, clean, file, masking, view, examples=EXAMPLES)
+        with _open_folder(evaluation):
+            clean, file, view = _measure(evaluation)
+            masking = _look_for_masking(evaluation) if options.masking_checks else []
+            finish(evaluation, clean, file, masking, view, examples=EXAMPLES)
 
 
 def _output(options: argparse.Namespace) -> Path:
@@ -84,7 +90,7 @@ def _output(options: argparse.Namespace) -> Path:
 def _check_free(output: Path, options: argparse.Namespace) -> None:
     from core_tuning.training import RunFolder
 
-    folder = RunFolder(output)
+    folder = RunFolder(output, FILES)
     folder.check_start(overwrite=options.overwrite)
     if not folder.is_free() and not (output / "rows.jsonl").exists():
         config = folder.read_config()
@@ -148,13 +154,25 @@ def _prepare(options: argparse.Namespace, output: Path, device: Any) -> _Evaluat
         "n": len(indices),
         "total": len(images),
         "seed": options.seed,
-        "warnings": [*splits.warnings, *_validation_warning(options, subject)],
+        "warnings": [
+            *splits.warnings,
+            *_images_warning(subject, splits.fingerprint),
+            *_validation_warning(options, subject),
+        ],
     }
-    folder = RunFolder(output)
-    _start(folder, options, subject, data)
+    folder = RunFolder(output, FILES)
+    config = _config(options, subject, data, splits.fingerprint)
     return _Evaluation(
-        options, subject, model, subject.model, pixels, transform, data, randomness, folder
+        options, subject, model, subject.model, pixels, transform, data, randomness, folder, config
     )
+
+
+def _images_warning(subject: Any, fingerprint: dict[str, Any]) -> list[str]:
+    from core_tuning.data import describe_change
+
+    before = subject.config.get("data")
+    change = None if before is None else describe_change(before, fingerprint)
+    return [] if change is None else [f"The images are not those of the run: {change}."]
 
 
 def _validation_warning(options: argparse.Namespace, subject: Any) -> list[str]:
@@ -189,7 +207,10 @@ def _check_sizes(options: argparse.Namespace, pixels: Any) -> None:
             )
 
 
-def _start(folder: Any, options: argparse.Namespace, subject: Any, data: dict[str, Any]) -> None:
+def _config(
+    options: argparse.Namespace, subject: Any, data: dict[str, Any], fingerprint: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything that is needed to repeat the evaluation, as plain values."""
     left_out = ("model", "module", "output", "resume", "overwrite", "budgets", "norm")
     config = {
         name: str(value) if isinstance(value, Path) else value
@@ -199,10 +220,27 @@ def _start(folder: Any, options: argparse.Namespace, subject: Any, data: dict[st
     config |= {"source": subject.facts["source"], "weights": subject.facts["weights"]}
     config["code"] = subject.facts.get("code")
     config |= {"dataset": subject.dataset, "n": data["n"], "total": data["total"]}
-    if options.resume and not folder.is_free():
-        folder.resume(config, may_differ=HARMLESS | {"source"})
-    else:
-        folder.start(config, overwrite=options.overwrite)
+    return {**config, "data": fingerprint}
+
+
+@contextmanager
+def _open_folder(evaluation: _Evaluation) -> Iterator[None]:
+    """Hold the folder, started or gone on with."""
+    from core_tuning.data import check_same_images
+
+    options, folder, config = evaluation.options, evaluation.folder, evaluation.config
+    resumes = options.resume and not folder.is_free()
+    may_differ = HARMLESS | {"source"}
+    if resumes:
+        before = folder.read_config().get("data")
+        folder.check_resume({**config, "data": before}, may_differ=may_differ)
+        check_same_images(before, config["data"], folder.path)
+    with folder.hold():
+        if resumes:
+            folder.resume(config, may_differ=may_differ)
+        else:
+            folder.start(config, overwrite=options.overwrite)
+        yield
 
 
 def _measure(evaluation: _Evaluation) -> tuple[dict[str, Any], Any, Any]:

@@ -33,13 +33,13 @@ _DG = (
     "dataset", "data_dir", "algorithm", "test_envs", "hparams", "hparams_seed", "steps",
     "checkpoint_freq", "holdout_fraction", "skip_model_save", "save_model_every_checkpoint",
     "task", "augmented_validation", "skip_training_splits", "image_size", "device", "precision",
-    "workers", "memory", "checkpoint_minutes",
+    "workers", "memory", "checkpoint_minutes", "scan",
 )  # fmt: skip
 # What the sweep itself says of each run.
 _OWN = ("output", "seeds", "resume", "overwrite")
 COMMANDS = ("finetune", "dg", "domainbed", "robust")
 # Options that only have a form that switches them off.
-_ONLY_OFF = ("focal", "smooth_classifier", "masking_checks")
+_ONLY_OFF = ("focal", "smooth_classifier", "masking_checks", "scan")
 _BOTH_FORMS = ("nesterov", "channels_last")
 # What a run may be moved to another machine with.
 NOT_IDENTITY = HARMLESS | {"device", "memory"}

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from core_tuning.checkpoint_recognition import METADATA_KEY
 from core_tuning.checkpoints import read_checkpoint
+from core_tuning.data import check_same_images
 from core_tuning.errors import UserError
 from core_tuning.files import field as field_of
 from core_tuning.files import read_json, require_file
@@ -80,9 +81,11 @@ def run_seeds(
     """
     check_output(options)
     results = []
+    images = None
     for seed in options.seeds:
         folder = seed_folder(options, seed)
-        result = run(options, seed, folder, kind)
+        result = run(options, seed, folder, kind, images)
+        images = RunFolder(folder).read_config().get("data")
         results.append(result)
         print(describe(result, folder))
     if len(results) > 1:
@@ -111,24 +114,37 @@ def run_config(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     return {**config, "encoder": encoder_name(options), "seed": seed}
 
 
-def run(options: argparse.Namespace, seed: int, path: Path, kind: Kind = PLAIN) -> dict[str, Any]:
+def run(
+    options: argparse.Namespace,
+    seed: int,
+    path: Path,
+    kind: Kind = PLAIN,
+    images: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Fine-tune with one seed in one folder; return its result.
 
-    A folder whose run is finished is left as it is when it is resumed.
+    A folder whose run is finished is left as it is when it is resumed. `images` is the fingerprint
+    of another seed's, with which a new run must agree.
     """
     config = run_config(options, seed)
     folder = RunFolder(path)
     if options.resume and not folder.is_free():
+        # The options are compared first, and the images once they are read.
+        config["data"] = folder.read_config().get("data")
         folder.check_resume(config, may_differ=HARMLESS)
         with folder.hold():
-            folder.resume(config, may_differ=HARMLESS)
             # The last file that a run writes.
             if folder.result_path.exists() and _figure(folder).exists():
                 return _read_result(folder)
-            return _make(options, config, folder, kind, *_build(options, seed))
+            built = _build(options, seed)
+            check_same_images(config["data"], built[0].splits.fingerprint, path)
+            folder.resume(config, may_differ=HARMLESS)
+            return _make(options, config, folder, kind, *built)
     folder.check_start(overwrite=options.overwrite)
     # Built first, so that a mistake leaves no folder behind.
     built = _build(options, seed)
+    config["data"] = built[0].splits.fingerprint
+    check_same_images(images or config["data"], config["data"], path.parent)
     with folder.hold():
         folder.start(config, overwrite=options.overwrite)
         return _make(options, config, folder, kind, *built)

@@ -206,3 +206,17 @@ def test_the_global_random_state_and_the_run_are_left_alone(evaluate, run, tmp_p
     evaluate(attacks=("pgd10", "fgsm"), output=tmp_path / "out")
     assert torch.equal(torch.get_rng_state(), before)
     assert {path: path.read_bytes() for path in run.iterdir()} == files
+
+
+def test_images_that_are_not_those_of_the_run(run, evaluate):
+    path = run / "config.json"
+    contents = json.loads(path.read_text())
+    data = load_splits("folder", run.parent / "data").fingerprint
+    contents["config"]["data"] = data
+    path.write_text(json.dumps(contents))
+    assert evaluate(output=run / "first")["data"]["warnings"] == []
+    (run.parent / "data/val/ant/0000.png").unlink()
+    (warning,) = evaluate(output=run / "second")["data"]["warnings"]
+    assert warning == (
+        "The images are not those of the run: class 'ant' of test has 8 images, not 9."
+    )

@@ -129,6 +129,18 @@ def test_folders_that_are_not_free(kit, run, evaluate, capsys):
     assert (run / "model.safetensors").exists()
 
 
+def test_resume_after_an_image_was_replaced(kit, run, evaluate, capsys):
+    """As many images as before, so that the options are equal."""
+    evaluate()
+    image = run.parent / "data/val/ant/0000.png"
+    image.rename(image.with_name("9999.png"))
+    error = kit.refused(
+        capsys, "robust", "evaluate", run, "--workers", 0, "--l2", "0.3", "--linf", "2/255",
+        "--attacks", "pgd10", "--batch-size", 5, "--no-masking-checks", "--resume",
+    )  # fmt: skip
+    assert "robustness was started with other images: each class has as many images" in error
+
+
 def test_missing_packages_name_the_extra(kit, run, capsys, monkeypatch):
     monkeypatch.setattr(auto_attack.importlib.util, "find_spec", lambda name: None)
     evaluation = ("robust", "evaluate", run, "--workers", 0)

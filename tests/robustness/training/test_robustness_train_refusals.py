@@ -128,3 +128,10 @@ def test_runs_that_differ_have_folders_that_differ():
     folders = {str(parse(line).output) for line in lines}
     assert len(folders) == len(lines)
     assert "runs/emoji_domains-at_core_tuning-released-l2-0.5" in folders
+
+
+def test_a_bad_image_is_refused_before_a_run_folder_is_made(arguments, data, tmp_path, capsys):
+    (data / "train/ant/x.png").write_text("not an image")
+    assert main(arguments()) == 2
+    assert "train/ant/x.png (it is not an image of a known format)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
