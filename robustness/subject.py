@@ -138,7 +138,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _read_if_there(path: Path, kinds: Kinds) -> dict[str, Any]:
-    return _checked(read_json(path), kinds, path) if path.is_file() else {}
+    return _checked(read_json(path), kinds, path) if path.exists() else {}
 
 
 def _checked(contents: dict[str, Any], kinds: Kinds, path: Path) -> dict[str, Any]:

@@ -156,6 +156,13 @@ class RunFolder:
     def check_start(self, *, overwrite: bool = False) -> None:
         """Raise the UserError that `start` would raise about what is there, changing nothing."""
         check_no_file(self.path)
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"The name of the run folder {str(self.path)!a} is not UTF-8, which the libraries "
+                "that write into it need: name another with --output."
+            ) from None
         if self.is_free():
             return
         # A mistyped --output must not cost somebody a folder that is no run's.

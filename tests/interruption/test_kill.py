@@ -39,7 +39,7 @@ COMMANDS = {
     "finetune": ("finetune", *FINETUNE, "--workers", 1),
     "finetune --ema": ("finetune", *FINETUNE, "--workers", 0, "--ema", 0.9, "--method", "ce"),
     "robust train": (
-        "robust", "train", *FINETUNE, "--steps", 2, "--ema", 0.9, "--eps-warmup", 0.5, 1,
+        "robust", "train", *FINETUNE, "--attack-steps", 2, "--ema", 0.9, "--eps-warmup", 0.5, 1,
         "--workers", 0,
     ),
     "dg": (*DG, "--workers", 1),

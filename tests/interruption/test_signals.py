@@ -26,7 +26,7 @@ COMMANDS = {
         "--eval-every", 12, "--workers", 2, "--output_dir", "out", "--hparams",
         '{"checkpoint": "embedded", "batch_size": 4}',
     ),
-    "robust train": ("robust", "train", *FINETUNE, "--steps", 1, "--ema", 0.9),
+    "robust train": ("robust", "train", *FINETUNE, "--attack-steps", 1, "--ema", 0.9),
 }  # fmt: skip
 LINES = {"finetune": "metrics.jsonl", "dg": "results.jsonl", "robust train": "metrics.jsonl"}
 SLOW = [
