@@ -90,7 +90,8 @@ def install(
         The checkout's root and its commit.
 
     Raises:
-        UserError: git is missing or cannot fetch the commit, or there is another commit already.
+        UserError: git is missing or cannot fetch the commit, or there is another commit already,
+            or one with files of the user's.
     """
     if shutil.which("git") is None:
         raise UserError("git is not installed, and DomainBed is fetched with it: install git.")
@@ -98,6 +99,8 @@ def install(
     target = installed_checkout()
     if target.exists() and not overwrite:
         return target, _same_commit(target, source, wanted)
+    if target.exists():
+        _check_unchanged(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".DomainBed-", dir=target.parent) as beside:
@@ -112,6 +115,17 @@ def install(
             "CORE_TUNING_CACHE to a folder that can be written."
         ) from error
     return target, str(version_of(target).commit)
+
+
+def _check_unchanged(target: Path) -> None:
+    """Raise a UserError where replacing a checkout would cost the user a file."""
+    status = _git("-C", str(target), "status", "--porcelain")
+    changed = [line[3:] for line in status.stdout.splitlines() if "__pycache__" not in line]
+    if status.returncode or changed:
+        what = f"a file of yours ({changed[0]})" if changed else "something else than a checkout"
+        raise UserError(
+            f"{target} holds {what}, which --overwrite would delete: move it elsewhere first."
+        )
 
 
 def _same_commit(target: Path, source: str, wanted: str | None) -> str:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core_tuning.checks import check_options
 from core_tuning.errors import UserError
 from core_tuning.parser import Parser
 
@@ -84,10 +85,9 @@ def _run(options: argparse.Namespace, environments: Environments, argv: list[str
 
 
 def _check(options: argparse.Namespace) -> None:
-    if options.steps < 1:
-        raise UserError(f"--steps is {options.steps}: expected at least 1.")
-    if len(set(options.seeds)) < len(options.seeds) or min(options.seeds) < 0:
-        raise UserError(f"--seeds is {options.seeds}: expected different numbers of at least 0.")
+    check_options(options, ("steps", "seeds"))
+    if len(set(options.seeds)) < len(options.seeds):
+        raise UserError(f"--seeds is {options.seeds}: expected different numbers.")
     if options.resume and options.overwrite:
         raise UserError("--resume and --overwrite exclude each other: give one of them.")
 

@@ -31,12 +31,16 @@ def main(argv: list[str]) -> int:
     from .environments import load_environments
     from .tables import selection, tables
 
-    environments = load_environments(options.dataset, options.data_dir, options.image_size)
+    environments = load_environments(
+        options.dataset, options.data_dir, options.image_size, scan=options.scan
+    )
     jobs = expand(options, environments)
     check_folder(options.output_dir, jobs)
     check_marked(options.output_dir / SELECTION)
     on = machine(options)
     check_jobs(jobs, environments, on, resume=options.resume, overwrite=options.overwrite)
+    for warning in environments.warnings:
+        print(f"warning: {warning}")
     records: list[dict[str, Any]] = []
     for run in run_jobs(jobs, environments, on, resume=options.resume, overwrite=options.overwrite):
         records += run
@@ -136,7 +140,7 @@ def check_jobs(
     from core_tuning.training import RunFolder
     from core_tuning.training.settings import check_machine
 
-    from .dg_run import FILES
+    from .dg_run import FILES, check_resume
     from .environments import check_splits, check_targets
 
     check_machine(on.device, on.precision)
@@ -148,4 +152,4 @@ def check_jobs(
         if not resume:
             folder.check_start(overwrite=overwrite)
         elif not folder.is_free():
-            folder.check_resume(job.config(on))
+            check_resume(folder, job.config(on), environments.fingerprint)

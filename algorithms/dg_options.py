@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core_tuning.checks import check_options
 from core_tuning.errors import UserError
 from core_tuning.parser import Parser
 
@@ -15,8 +16,15 @@ if TYPE_CHECKING:
     from .job import Machine
 
 ALL, PAIRS = "all", "pairs"
-# More than torch takes for a seed.
-SEED_LIMIT = 2**63
+# Options that are numbers, and those that DomainBed writes otherwise.
+RANGED = (
+    "steps", "evaluate_every", "holdout_fraction", "image_size", "workers", "memory",
+    "checkpoint_minutes", "seed", "hparams_seed", "trial_seed",
+)  # fmt: skip
+FLAGS = {
+    "evaluate_every": "checkpoint_freq",
+    **{name: name for name in ("holdout_fraction", "hparams_seed", "trial_seed")},
+}
 
 
 # fmt: off
@@ -90,6 +98,8 @@ def _add_evaluation(parser: Parser) -> None:
 
 def _add_machine(parser: Parser) -> None:
     group = parser.add_argument_group("machine and folders, beyond DomainBed")
+    group.add_argument("--no-scan", dest="scan", action="store_false",
+                       help="do not look at the header of every image before training")
     group.add_argument("--resume", action="store_true",
                        help="go on with stopped runs; finished ones are left as they are")
     group.add_argument("--overwrite", action="store_true", help="delete older runs there first")
@@ -151,28 +161,7 @@ def _check_ranges(options: argparse.Namespace) -> None:
         values = getattr(options, name)
         if len(set(values)) < len(values):
             raise UserError(f"--{name} names {values}, one twice: name each once.")
-    seeds = [("seed", 0 if options.seed is None else options.seed)]
-    seeds += [(name, each) for name in ("hparams_seed", "trial_seed")
-              for each in getattr(options, name)]  # fmt: skip
-    for name, seed in seeds:
-        if not 0 <= seed < SEED_LIMIT:
-            raise UserError(f"--{name} is {seed}: expected at least 0, below 2^63.")
-    for name in ("steps", "evaluate_every"):
-        if getattr(options, name) < 1:
-            flag = "checkpoint_freq" if name == "evaluate_every" else name
-            raise UserError(f"--{flag} is {getattr(options, name)}: expected at least 1.")
-    if not 0 < options.holdout_fraction < 1:
-        raise UserError(
-            f"--holdout_fraction is {options.holdout_fraction}: expected above 0, below 1."
-        )
-    if options.image_size is not None and options.image_size < 1:
-        raise UserError(f"--image-size is {options.image_size}: expected at least 1 pixel.")
-    if options.workers < 0:
-        raise UserError(f"--workers is {options.workers}: expected 0 or more.")
-    for name in ("memory", "checkpoint_minutes"):
-        if not getattr(options, name) >= 0:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} is {getattr(options, name)}: expected 0 or more.")
+    check_options(options, RANGED, FLAGS)
     if options.resume and options.overwrite:
         raise UserError("--resume and --overwrite exclude each other: give one of them.")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader
 
+from core_tuning.data import check_same_images
 from core_tuning.data.loading import SeededTransform, image_loader, load_batches
 from core_tuning.errors import UserError
 from core_tuning.files import append_line, read_lines, write_atomically, write_lines
@@ -34,10 +36,17 @@ from .saved import save_model
 
 Record = dict[str, Any]
 RESULTS = "results.jsonl"
+# Options that change nothing in a run's result: the images are told by their fingerprint.
+MAY_DIFFER = frozenset({"data_dir"})
 # What a run's folder holds besides what every kind of run has; one that is alone in its output
 # folder has the choices of the three rules beside it.
 FILES = (
     RESULTS, "model.pkl", "best_iid.pkl", "model_step*.pkl", "selection.json", "done"
+)  # fmt: skip
+# Of a checkpoint.
+_SAVED = (
+    "image_encoder", "classifier", "objective", "optimizer", "step", "counted", "sums", "best",
+    "seconds",
 )  # fmt: skip
 
 
@@ -55,13 +64,14 @@ def run_job(
             taken.
     """
     folder = RunFolder(path, FILES)
-    config = job.config(machine)
+    images = store.environments.fingerprint
+    config = {**job.config(machine), "data": images}
     if resume and not folder.is_free():
-        folder.check_resume(config)
+        check_resume(folder, config, images)
         with folder.hold():
             if not (path / "done").exists():
                 run = _Run(job, machine, store, folder)
-                folder.resume(config)
+                folder.resume(config, may_differ=MAY_DIFFER)
                 run.restore()
                 run.go()
             return read_lines(path / RESULTS)
@@ -73,6 +83,13 @@ def run_job(
         run.restore()
         run.go()
         return read_lines(path / RESULTS)
+
+
+def check_resume(folder: RunFolder, config: Record, images: Mapping[str, Any]) -> None:
+    """Raise a UserError unless a folder's run has this configuration and these images."""
+    before = folder.read_config().get("data")
+    folder.check_resume({**config, "data": before}, may_differ=MAY_DIFFER)
+    check_same_images(before, images, folder.path)
 
 
 class _Run:
@@ -119,7 +136,7 @@ class _Run:
 
     def restore(self) -> None:
         """Go back to the last checkpoint, if there is one, and forget the records after it."""
-        state = self.folder.load_checkpoint()
+        state = self.folder.load_checkpoint(_SAVED)
         if state is not None:
             self.algorithm.featurizer.image_encoder.load_state_dict(state["image_encoder"])
             self.algorithm.classifier.load_state_dict(state["classifier"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from core_tuning.data import Skipped, fingerprint, load_domains, scan_headers
 from core_tuning.data.embedded import emoji_domains_folder
-from core_tuning.data.folders import load_domains
 from core_tuning.data.images import LabelledImages
 from core_tuning.errors import UserError
 
@@ -28,6 +28,8 @@ class Environments(NamedTuple):
         classes: names of the classes, the same in all environments.
         image_size: side in pixels of the images that the network sees.
         evaluate_every: default steps between evaluations.
+        fingerprint: of the images.
+        warnings: what of the data set's folder is skipped, a sentence each.
     """
 
     names: list[str]
@@ -35,20 +37,27 @@ class Environments(NamedTuple):
     classes: list[str]
     image_size: int
     evaluate_every: int
+    fingerprint: dict[str, Any]
+    warnings: list[str]
 
 
 def load_environments(
-    dataset: str, data_dir: Path | None, image_size: int | None = None
+    dataset: str, data_dir: Path | None, image_size: int | None = None, *, scan: bool = False
 ) -> Environments:
     """Read a data set of DomainBed's by its name, or any folder `domain/class/*`.
+
+    DomainBed's own are read as it reads them, which does not heed the orientation that a camera
+    notes in an image's EXIF data; the images of other folders are turned by it.
 
     Args:
         dataset: a key of `DATASETS`, or the name of a folder in `data_dir`.
         data_dir: what DomainBed calls so; not needed for EmojiDomains, which is embedded.
         image_size: 32 pixels for EmojiDomains and 224 for the others by default.
+        scan: look at the header of every image, but for EmojiDomains.
 
     Raises:
-        UserError: the data set is not there, or its environments differ in their classes.
+        UserError: the data set is not there, its environments differ in their classes, or it has
+            files that are no images.
     """
     default_size = 224
     layout = DATASETS.get(dataset)
@@ -64,7 +73,11 @@ def load_environments(
                 f"'{dataset}' is none of {', '.join(DATASETS)}, and there is no folder "
                 f"{root}{_hint(dataset)}"
             )
-    domains = load_domains(root)
+    skipped = Skipped(root)
+    domains = load_domains(root, skipped=skipped, turn=layout is None)
+    found = fingerprint(domains)
+    if scan and dataset != EMOJI:
+        scan_headers(domains.values(), found)
     first = next(iter(domains.values()))
     return Environments(
         list(domains),
@@ -72,6 +85,8 @@ def load_environments(
         first.classes,
         image_size or default_size,
         layout.evaluate_every if layout else 300,
+        found,
+        skipped.sentences(),
     )
 
 

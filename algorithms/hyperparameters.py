@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from core_tuning.checks import RANGES, check_range
 from core_tuning.encoders import SMALL_ENCODER
 from core_tuning.errors import UserError
 from core_tuning.pretrained import EMBEDDED, RANDOM, default_encoder
@@ -132,7 +133,7 @@ def _default_checkpoint(dataset: str) -> str:
 
 
 def check_hparams(algorithm: str, given: Mapping[str, Any]) -> None:
-    """Check the names and types of hyper-parameters; ranges are checked where they are used.
+    """Check the names, types and ranges of hyper-parameters.
 
     One JSON serves a sweep of all three algorithms: each leaves aside what only the others have.
 
@@ -146,21 +147,8 @@ def check_hparams(algorithm: str, given: Mapping[str, Any]) -> None:
         if name not in defaults:
             raise UserError(_unknown(algorithm, name, list(defaults)))
         _check_type(name, value, defaults[name])
-    for name in ("lr", "lr_decay"):
-        if name in given and not 0 < given[name] < float("inf"):
-            raise UserError(f"The hyper-parameter {name} is {given[name]}: expected above 0.")
-    for name in ("batch_size", "total_steps"):
-        if name in given and given[name] < 1:
-            raise UserError(f"The hyper-parameter {name} is {given[name]}: expected at least 1.")
-    if not 0 <= given.get("resnet_dropout", 0) < 1:
-        raise UserError(
-            f"The hyper-parameter resnet_dropout is {given['resnet_dropout']}: expected at least "
-            "0, below 1."
-        )
-    if not 0 <= given.get("weight_decay", 0) < float("inf"):
-        raise UserError(
-            f"The hyper-parameter weight_decay is {given['weight_decay']}: expected at least 0."
-        )
+        if name in RANGES:
+            check_range(name, value, f"The hyper-parameter {name}")
 
 
 def _unknown(algorithm: str, name: str, known: list[str]) -> str:

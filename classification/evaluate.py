@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+from core_tuning.checks import check_options
 from core_tuning.errors import UserError
+from core_tuning.files import field
 from core_tuning.parser import Parser
+
+# What is read of a run's configuration, and its type.
+_READ = {"data_dir": (str,), "fraction": (int, float), "validation": (int, float)}
 
 
 def build_parser() -> Parser:
@@ -33,20 +38,21 @@ def build_parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Run the command."""
     options = build_parser().parse_args(argv)
-    if options.batch_size < 1:
-        raise UserError(f"--batch-size is {options.batch_size}: expected at least 1.")
-    if options.workers < 0:
-        raise UserError(f"--workers is {options.workers}: expected 0 or more.")
+    check_options(options, ("batch_size", "workers"))
     seeds = sorted(options.run.glob("seed-*")) if options.run.is_dir() else []
     if seeds and options.output is not None:
         raise UserError(f"{options.run} holds several runs: evaluate one of them with --output.")
+    if options.output is not None:
+        from core_tuning.training import RunFolder
+
+        RunFolder(options.output).check_start()
     for run in seeds or [options.run]:
         _evaluate(options, run)
     return 0
 
 
 def _evaluate(options: Any, run: Path) -> None:
-    from core_tuning.data import build_transforms, load_splits
+    from core_tuning.data import build_transforms, describe_change, load_splits
     from core_tuning.data.loading import SeededTransform, evaluation_loader
     from core_tuning.training import RunFolder, evaluate
     from core_tuning.training.exported import load_model
@@ -71,6 +77,10 @@ def _evaluate(options: Any, run: Path) -> None:
             f"model's ({', '.join(facts['classes'][:3])}, ...): evaluate it on a data set with "
             "the same class names."
         )
+    if same and config.get("data") is not None:
+        change = describe_change(config["data"], splits.fingerprint)
+        if change is not None:
+            print(f"warning: the images are not those of the run: {change}.")
     transform = build_transforms(facts["transforms"], facts["image_size"]).evaluate
     images = getattr(splits, options.split)
     if not len(images):
@@ -85,11 +95,21 @@ def _evaluate(options: Any, run: Path) -> None:
     )
     if options.output is not None:
         folder = RunFolder(options.output)
-        folder.start({"run": str(run), "dataset": dataset, "split": options.split})
-        write_confusion(folder, evaluation, splits.classes)
-        folder.write_json(folder.result_path, {"evaluation": evaluation.summary()})
+        made_of = {"run": str(run), "dataset": dataset, "split": options.split}
+        with folder.hold():
+            folder.start({**made_of, "data": splits.fingerprint})
+            folder.write_json(folder.result_path, {"evaluation": evaluation.summary()})
+            write_confusion(folder, evaluation, splits.classes)
 
 
 def _stored_config(run: Path) -> dict[str, Any]:
-    path = (run if run.is_dir() else run.parent) / "config.json"
-    return json.loads(path.read_text())["config"] if path.is_file() else {}
+    from core_tuning.training import RunFolder
+
+    folder = RunFolder(run if run.is_dir() else run.parent)
+    # A model may lie anywhere, without the folder that it was made in.
+    if not folder.config_path.exists():
+        return {}
+    config = folder.read_config()
+    for name, kind in _READ.items():
+        field({name: None, **config}, name, (*kind, NoneType), folder.config_path)
+    return config

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from .checks import check_above_zero, check_choice, check_eta
+from .arguments import FEATURES, LABELS, WEIGHTS, check_tensors
+from .checks import check_choice, check_range
 from .errors import UserError
 from .heads import ProjectionHead
 from .losses import supervised_contrastive
@@ -27,7 +28,7 @@ class CrossEntropyLoss(nn.Module):
     """Cross-entropy, optionally with manifold mixup of the features.
 
     Args:
-        num_classes: K; needed for manifold mixup only.
+        num_classes: K, at least 1; needed for manifold mixup only.
         mixing: "none", or "manifold": adds the mean cross-entropy of n mixtures of random pairs,
             factors from Beta(alpha, alpha) (row 3 of Table 2, row 2 of Table 24).
         alpha: parameter of the Beta distribution.
@@ -41,10 +42,12 @@ class CrossEntropyLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("mixing", mixing, ("manifold", "none"))
-        check_above_zero("alpha", alpha)
-        if mixing == "manifold" and num_classes is None:
+        check_range("alpha", alpha)
+        if num_classes is not None:
+            check_range("num_classes", num_classes)
+        elif mixing == "manifold":
             raise UserError("mixing is 'manifold' without num_classes: give the number of classes.")
-        self.num_classes = num_classes or 0
+        self.num_classes = num_classes
         self.mixing = mixing
         self.alpha = alpha
 
@@ -63,8 +66,15 @@ class CrossEntropyLoss(nn.Module):
         of sample i, the one its mixing factor belongs to, carries w_i.
 
         Raises:
-            UserError: `weights` is not (n,).
+            UserError: an argument has another shape, dtype or device, the classifier another
+                number of classes, or on the CPU a label is none of 0 to K - 1.
         """
+        check_tensors(
+            features=(features, FEATURES),
+            labels=(labels, LABELS),
+            weights=(weights, WEIGHTS),
+            generator=generator,
+        )
         loss, logits = cross_entropy(
             features,
             labels,
@@ -102,8 +112,8 @@ class CEContrastiveLoss(nn.Module):
         projection_depth: int = 2,
     ) -> None:
         super().__init__()
-        check_eta(eta)
-        check_above_zero("temperature", temperature)
+        check_range("eta", eta)
+        check_range("temperature", temperature)
         self.eta = eta
         self.temperature = temperature
         self.projection = ProjectionHead(feature_dim, projection_dim, projection_depth)
@@ -124,8 +134,16 @@ class CEContrastiveLoss(nn.Module):
         Nothing is random here; `generator` is accepted so that all objectives are called alike.
 
         Raises:
-            UserError: `weights` is not (n,).
+            UserError: an argument has another shape, dtype or device, or on the CPU a label is
+                none of 0 to K - 1.
         """
+        check_tensors(
+            features=(features, FEATURES),
+            labels=(labels, LABELS),
+            weights=(weights, WEIGHTS),
+            generator=generator,
+            sizes={"d": self.projection.feature_dim},
+        )
         classified, logits = cross_entropy(features, labels, classifier, weights=weights)
         contrastive = supervised_contrastive(
             self.projection(features), labels, temperature=self.temperature, weights=weights

@@ -21,6 +21,8 @@ from filelock import FileLock, Timeout
 from .errors import UserError
 
 LOCK = ".lock"
+# How the name of a file ends that is being written.
+_UNFINISHED = ".tmp"
 # A killed process's loaders hold its lock until they have noticed.
 PATIENCE_SECONDS = 5.0
 # What a spreadsheet takes for the beginning of a formula.
@@ -49,7 +51,7 @@ def write_atomically(path: Path, contents: bytes | memoryview) -> None:
     with writing(path):
         # A name of its own, so that two processes do not write into one another's.
         number, name = tempfile.mkstemp(
-            prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent
+            prefix=_unfinished(path), suffix=_UNFINISHED, dir=path.parent
         )
         temporary = Path(name)
         try:
@@ -63,6 +65,20 @@ def write_atomically(path: Path, contents: bytes | memoryview) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _unfinished(path: Path) -> str:
+    return f".{path.name[:100]}."
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what a kill has left of writing a file, of which no other process may be in the midst.
+
+    Args:
+        path: of the file; its name may be a pattern.
+    """
+    for temporary in path.parent.glob(f"{_unfinished(path)}*{_UNFINISHED}"):
+        temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import UserError
+from .arguments import FEATURES, check_tensors
+from .checks import check_range
 from .precision import at_least_float32, call_in_own_dtype
-
-MAX_DEPTH = 5
 
 
 class ProjectionHead(nn.Module):
@@ -23,15 +22,15 @@ class ProjectionHead(nn.Module):
         depth: number of linear layers, 1 to 5.
 
     Raises:
-        UserError: depth or projection_dim is out of range.
+        UserError: an argument is out of range.
     """
 
     def __init__(self, feature_dim: int, projection_dim: int = 256, depth: int = 2) -> None:
         super().__init__()
-        if not 1 <= depth <= MAX_DEPTH:
-            raise UserError(f"The projection depth is {depth}: expected 1 to {MAX_DEPTH} layers.")
-        if projection_dim < 1:
-            raise UserError(f"The projection dimension is {projection_dim}: expected at least 1.")
+        check_range("feature_dim", feature_dim)
+        check_range("projection_dim", projection_dim)
+        check_range("projection_depth", depth)
+        self.feature_dim = feature_dim
         self.layers = nn.Sequential()
         for _ in range(depth - 1):
             self.layers.append(nn.Linear(feature_dim, feature_dim))
@@ -39,5 +38,10 @@ class ProjectionHead(nn.Module):
         self.layers.append(nn.Linear(feature_dim, projection_dim))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Project features (n, d) to unit vectors (n, projection_dim), float32 or float64."""
+        """Project features (n, d) to unit vectors (n, projection_dim), float32 or float64.
+
+        Raises:
+            UserError: the features are not of shape (n, d), or of no floating dtype.
+        """
+        check_tensors(features=(features, FEATURES), sizes={"d": self.feature_dim})
         return F.normalize(at_least_float32(call_in_own_dtype(self.layers, features)), dim=1)

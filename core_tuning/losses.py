@@ -3,8 +3,12 @@
 Embeddings are contrastive features, L2-normalised by the caller (ProjectionHead does so). Every
 loss is float32, or float64 if its inputs are, and never NaN in a batch of n >= 1.
 
-Every loss takes a weight (n,) of each sample, non-negative and finite, of any floating dtype. None
+Every loss takes a weight (n,) of each sample, non-negative and finite, of any real dtype. None
 weighs all alike. The weights are relative: a common factor changes nothing, whatever its size.
+
+Labels may have any integer dtype. Every loss raises a UserError where an argument has another
+shape, dtype or device. Values, which a GPU would have to be waited for, are checked on the CPU
+alone: class indices from 0 to K - 1 where K is known, and the weights.
 """
 
 from __future__ import annotations
@@ -15,11 +19,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import (
+    EMBEDDINGS,
+    GENERATED,
+    HAS_NEGATIVE,
+    LABELS,
+    LOGITS,
+    MIXED_LOGITS,
+    MIXED_TARGETS,
+    MIXED_WEIGHTS,
+    WEIGHTS,
+    check_classes,
+    check_tensors,
+    check_values,
+)
+from .checks import check_choice, check_range
 from .errors import UserError
 from .precision import in_full_precision
 from .similarity import self_similarity
 
 POSITIVES = ("all", "generated")
+LARGEST_WEIGHT = torch.finfo(torch.float64).max
+# F.cross_entropy would leave out the samples of some label, by default -100: of none that occurs.
+NO_LABEL = torch.iinfo(torch.int64).min
 
 
 @in_full_precision
@@ -34,11 +56,8 @@ def weighted_mean(values: Tensor, weights: Tensor, counted: Tensor | None = None
     Raises:
         UserError: the weights are not one for each value.
     """
-    if weights.shape != values.shape:
-        raise UserError(
-            f"the weights have shape {tuple(weights.shape)}: expected {tuple(values.shape)}, "
-            "one for each sample."
-        )
+    check_tensors(weights=(weights, WEIGHTS), sizes={"n": len(values)})
+    check_values("weights", weights, 0, LARGEST_WEIGHT, "finite numbers of at least 0")
     if counted is not None:
         weights = weights * counted
     largest = weights.max()
@@ -111,10 +130,22 @@ def focal_contrastive(
             the loss is an exact 0.
 
     Raises:
-        UserError: `positives` is neither "all" nor "generated", or `weights` is not (n,).
+        UserError: `positives` is neither "all" nor "generated", the temperature is out of range,
+            one of `hard_positives` and `hard_negatives` is missing, or a tensor does not fit.
     """
-    if positives not in POSITIVES:
-        raise UserError(f"positives is '{positives}': expected 'all' or 'generated'.")
+    check_choice("positives", positives, POSITIVES)
+    check_range("temperature", temperature)
+    check_tensors(
+        embeddings=(embeddings, EMBEDDINGS),
+        labels=(labels, LABELS),
+        hard_positives=(hard_positives, GENERATED),
+        hard_negatives=(hard_negatives, GENERATED),
+        has_negative=(has_negative, HAS_NEGATIVE),
+        weights=(weights, WEIGHTS),
+    )
+    if (hard_positives is None) != (hard_negatives is None):
+        missing = "hard_positives" if hard_positives is None else "hard_negatives"
+        raise UserError(f"{missing} are missing beside the others: give both, or None for both.")
     same_class = labels[:, None] == labels  # (n, n)
     diagonal = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     left_out = diagonal if positives == "all" else same_class
@@ -160,11 +191,13 @@ def hard_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = 
     """Mean cross-entropy of logits (n, K) and labels (n,); sum_i w_i CE_i / sum_i w_i of weights w.
 
     Raises:
-        UserError: `weights` is not (n,).
+        UserError: an argument does not fit, or on the CPU a label is none of 0 to K - 1.
     """
-    if weights is None:
-        return F.cross_entropy(logits, labels)
-    return weighted_mean(F.cross_entropy(logits, labels, reduction="none"), weights)
+    check_tensors(logits=(logits, LOGITS), labels=(labels, LABELS), weights=(weights, WEIGHTS))
+    check_classes(labels, logits.shape[1])
+    reduction = "mean" if weights is None else "none"
+    values = F.cross_entropy(logits, labels.long(), ignore_index=NO_LABEL, reduction=reduction)
+    return values if weights is None else weighted_mean(values, weights)
 
 
 @in_full_precision
@@ -193,8 +226,17 @@ def mixed_cross_entropy(
         sample_weights: w (n,); m is then a multiple of n, and row j belongs to anchor j mod n.
 
     Raises:
-        UserError: `sample_weights` is not (n,), or m is not a multiple of n beside it.
+        UserError: an argument does not fit, m is not a multiple of n beside `sample_weights`, or
+            on the CPU a label is none of 0 to K - 1.
     """
+    check_tensors(
+        logits=(logits, LOGITS),
+        labels=(labels, LABELS),
+        mixed_logits=(mixed_logits, MIXED_LOGITS),
+        mixed_targets=(mixed_targets, MIXED_TARGETS),
+        weights=(weights, MIXED_WEIGHTS),
+        sample_weights=(sample_weights, WEIGHTS),
+    )
     original = hard_cross_entropy(logits, labels, sample_weights)
     mixed = -(mixed_targets * F.log_softmax(mixed_logits, dim=1)).sum(dim=1)  # (m,)
     if sample_weights is not None:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import FACTORS, FEATURES, LABELS, PARTNERS, TARGETS, check_generator, check_tensors
+from .checks import check_range
 from .errors import UserError
 from .precision import in_full_precision
 from .similarity import self_similarity
@@ -53,9 +55,13 @@ def mine_pairs(
 
     Args:
         features: encoder features (n, d); any floating dtype.
-        labels: class indices (n,).
+        labels: class indices (n,), of any integer dtype.
         generator: source of the random negatives, on the features' device.
+
+    Raises:
+        UserError: an argument is of another shape, dtype or device.
     """
+    check_tensors(features=(features, FEATURES), labels=(labels, LABELS), generator=generator)
     products = self_similarity(features)  # (n, n)
     limits = torch.finfo(products.dtype)
     # A row's own norm does not change its order: |z_i| cos(z_i, z_j) ranks like the cosine.
@@ -73,7 +79,8 @@ def mine_pairs(
 def _draw_negatives(labels: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """Draw for each sample one of another class, uniformly, in O(n log n)."""
     n = labels.shape[0]
-    sorted_labels, order = labels.sort()
+    # Stable, so that equal draws give equal negatives on every device.
+    sorted_labels, order = labels.sort(stable=True)
     # Sorted by class, the samples of other classes are all those outside one block.
     block_start = torch.searchsorted(sorted_labels, labels)
     block_size = torch.searchsorted(sorted_labels, labels, right=True) - block_start
@@ -94,7 +101,7 @@ def sample_lambda(
     device: torch.device | str | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw n mixing factors from Beta(alpha, alpha), clipped from below at `minimum`.
+    """Draw n >= 1 mixing factors from Beta(alpha, alpha), clipped from below at `minimum`.
 
     Drawn by Bailey's polar method (1994): with U, V uniform and w = U^(1/alpha),
     T = sqrt(2 alpha (1/w - 1)) cos(2 pi V) is Student-t with 2 alpha degrees of freedom, and
@@ -105,12 +112,15 @@ def sample_lambda(
         (n,), float32, in [minimum, 1].
 
     Raises:
-        UserError: alpha is not a positive number, or `minimum` is outside [0, 1].
+        UserError: n or alpha is out of range, `minimum` is outside [0, 1], or the generator is on
+            another device.
     """
-    if not (0 < alpha < math.inf):
-        raise UserError(f"alpha is {alpha}: expected a number above 0, such as 1.0.")
-    if not 0 <= minimum <= 1:
-        raise UserError(f"minimum is {minimum}: expected a number in [0, 1], such as 0.8.")
+    if n < 1:
+        raise UserError(f"n is {n}: expected at least 1 mixing factor.")
+    check_range("alpha", alpha)
+    check_range("minimum", minimum)
+    place = torch.get_default_device() if device is None else torch.device(device)
+    check_generator(generator, place)
     u, v = torch.rand(2, n, device=device, generator=generator).unbind()
     cosine = torch.cos(2 * math.pi * v)
     # 1 - U instead of U, which may be 0; far in the tail w underflows and lambda is 0 or 1.
@@ -137,7 +147,11 @@ def mix_pairs(
         pairs: partners from `mine_pairs`.
         lam_positive: mixing factors (n,) of the hard positives.
         lam_negative: mixing factors (n,) of the semi-hard negatives.
+
+    Raises:
+        UserError: an argument is of another shape, dtype or device.
     """
+    _check_mixed(features, targets, pairs, lam_positive, lam_negative)
     partners, shares = _partners(pairs, lam_positive, lam_negative, features.dtype)
     positive, negative = _mix(features, partners, shares).chunk(2)
     positive_targets, negative_targets = _mix(targets, partners, shares).chunk(2)
@@ -153,7 +167,11 @@ def mix_with_originals(
     Returns:
         Features (3n, d) of originals, hard positives and semi-hard negatives, and the targets
         (2n, K) of the latter two.
+
+    Raises:
+        UserError: an argument is of another shape, dtype or device.
     """
+    _check_mixed(features, targets, pairs, lam_positive, lam_negative)
     partners, shares = _partners(pairs, lam_positive, lam_negative, features.dtype)
     n = len(features)
     anchors = torch.arange(n, device=features.device)
@@ -165,6 +183,20 @@ def mix_with_originals(
         per_sample_weights=torch.cat([torch.ones_like(shares[:n, 0]), shares.flatten()]),
     )
     return everything, _mix(targets, partners, shares)
+
+
+def _check_mixed(
+    features: Tensor, targets: Tensor, pairs: Pairs, lam_positive: Tensor, lam_negative: Tensor
+) -> None:
+    check_tensors(
+        features=(features, FEATURES),
+        targets=(targets, TARGETS),
+        hardest_positive=(pairs.hardest_positive, PARTNERS),
+        hardest_negative=(pairs.hardest_negative, PARTNERS),
+        random_negative=(pairs.random_negative, PARTNERS),
+        lam_positive=(lam_positive, FACTORS),
+        lam_negative=(lam_negative, FACTORS),
+    )
 
 
 def _partners(

@@ -2,8 +2,13 @@
 
 Each is called on encoder features, labels and the caller's classifier, and owns its projection
 head: give the optimiser the parameters of encoder, classifier and objective. Each takes `weights`
-(n,) of the samples, non-negative and finite, of any floating dtype, of which only the ratios
+(n,) of the samples, non-negative and finite, of any real dtype, of which only the ratios
 count; None weighs all alike. A mean whose weights are all 0 is an exact 0.
+
+Labels may have any integer dtype. Whatever has another shape, dtype or device than it must have is
+refused in one sentence, on any device. A label that is none of 0 to K - 1, or a weight that is
+negative or not finite, is refused on the CPU; on a GPU, which nothing here waits for, such a label
+fails an assertion of the kernels.
 """
 
 from __future__ import annotations
@@ -12,8 +17,9 @@ from functools import partial
 
 from torch import Generator, Tensor, nn
 
+from .arguments import FEATURES, LABELS, WEIGHTS, check_tensors
 from .baselines import CEContrastiveLoss, CrossEntropyLoss, LossTerms
-from .checks import check_above_zero, check_choice, check_eta, check_share
+from .checks import check_choice, check_range
 from .errors import UserError
 from .heads import ProjectionHead
 from .losses import POSITIVES, focal_contrastive, mixed_cross_entropy
@@ -40,7 +46,7 @@ class CoreTuningLoss(nn.Module):
 
     Args:
         feature_dim: d, the width of the encoder features.
-        num_classes: K.
+        num_classes: K, at least 1; with one class alone the cross-entropy is 0.
         eta: weight of the contrastive loss; the paper selects it from {0.1, 1, 10}.
         alpha: parameter of Beta(alpha, alpha); from {0.1, 1, 10}.
         temperature: tau.
@@ -79,11 +85,12 @@ class CoreTuningLoss(nn.Module):
         variant: str = "equations",
     ) -> None:
         super().__init__()
-        check_eta(eta)
-        check_above_zero("alpha", alpha)
-        check_above_zero("temperature", temperature)
-        check_share("lambda_n", lambda_n)
-        check_share("lambda_p", lambda_p)
+        check_range("num_classes", num_classes)
+        check_range("eta", eta)
+        check_range("alpha", alpha)
+        check_range("temperature", temperature)
+        check_range("lambda_n", lambda_n)
+        check_range("lambda_p", lambda_p)
         check_choice("mixing", mixing, MIXING)
         check_choice("positives", positives, POSITIVES)
         check_choice("variant", variant, VARIANTS)
@@ -128,14 +135,23 @@ class CoreTuningLoss(nn.Module):
         mined, mixed and contrasted with by the others.
 
         Raises:
-            UserError: `weights` is not (n,), or is given with variant "released".
+            UserError: an argument has another shape, dtype or device, the classifier another
+                number of classes, `weights` are given with variant "released", or on the CPU a
+                label is none of 0 to K - 1.
         """
+        if self.variant == "released" and weights is not None:
+            raise UserError(
+                "weights are given with variant 'released': the release has none; leave them "
+                "out or use variant 'equations'."
+            )
+        check_tensors(
+            features=(features, FEATURES),
+            labels=(labels, LABELS),
+            weights=(weights, WEIGHTS),
+            generator=generator,
+            sizes={"d": self.projection.feature_dim},
+        )
         if self.variant == "released":
-            if weights is not None:
-                raise UserError(
-                    "weights are given with variant 'released': the release has none; leave them "
-                    "out or use variant 'equations'."
-                )
             terms = released_terms(
                 features,
                 labels,
@@ -175,7 +191,7 @@ class CoreTuningLoss(nn.Module):
             draw(minimum=self.lambda_n),
         )  # (3n, d), (2n, K)
         if self.smooth_classifier:
-            all_logits = classify(classifier, everything)  # (3n, K)
+            all_logits = classify(classifier, everything, self.num_classes)  # (3n, K)
             logits, mixed_logits = all_logits.split([n, 2 * n])
             classified = mixed_cross_entropy(
                 logits,
@@ -186,7 +202,9 @@ class CoreTuningLoss(nn.Module):
                 sample_weights=weights,
             )
         else:
-            classified, logits = cross_entropy(features, labels, classifier, weights=weights)
+            classified, logits = cross_entropy(
+                features, labels, classifier, num_classes=self.num_classes, weights=weights
+            )
         originals, hard_positives, hard_negatives = self.projection(everything).split(n)
         contrastive = focal_contrastive(
             originals,

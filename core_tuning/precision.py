@@ -26,8 +26,10 @@ def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        tensor = next(value for value in args if isinstance(value, Tensor))
-        with torch.autocast(tensor.device.type, enabled=False):
+        tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        # Without a tensor the function itself says what is missing.
+        device = next((tensor.device.type for tensor in tensors), "cpu")
+        with torch.autocast(device, enabled=False):
             return function(
                 *(cast(value) for value in args),
                 **{name: cast(value) for name, value in kwargs.items()},

@@ -7,6 +7,8 @@ tell which of the two a number belongs to.
 
 One thing is not reproduced: the release tells soft labels apart by a hash that collides for more
 than 64 classes; here they are compared exactly.
+
+Every function raises a UserError where an argument has another shape, dtype or device.
 """
 
 from __future__ import annotations
@@ -18,6 +20,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import (
+    FACTORS,
+    FEATURES,
+    LABELS,
+    MIXED_EMBEDDINGS,
+    MIXED_LOGITS,
+    MIXED_TARGETS,
+    PARTNERS,
+    TARGETS,
+    check_tensors,
+)
+from .checks import check_range
 from .mining import sample_lambda
 from .precision import at_least_float32, in_full_precision
 from .smoothing import Classifier, classify, one_hot
@@ -42,6 +56,7 @@ def released_pairs(features: Tensor, labels: Tensor) -> ReleasedPairs:
         features: encoder features (n, d).
         labels: class indices (n,).
     """
+    check_tensors(features=(features, FEATURES), labels=(labels, LABELS))
     unit = F.normalize(features, dim=1)
     cosine = unit @ unit.T
     same_class = (labels[:, None] == labels).to(cosine.dtype)
@@ -76,6 +91,15 @@ def released_mixtures(
     Returns:
         Features (3n, d), whose first n rows are detached, and soft targets (3n, K).
     """
+    check_tensors(
+        features=(features, FEATURES),
+        targets=(targets, TARGETS),
+        partners=(partners, PARTNERS),
+        hard_positive=(hard_positive, PARTNERS),
+        hard_negative=(hard_negative, PARTNERS),
+        lam_negative=(lam_negative, FACTORS),
+        lam_positive=(lam_positive, FACTORS),
+    )
 
     def stack(values: Tensor) -> Tensor:
         towards_partner = lam_negative.to(values.dtype)[:, None]
@@ -104,6 +128,8 @@ def released_contrastive(
         targets: soft targets (m, K).
         temperature: tau.
     """
+    check_range("temperature", temperature)
+    check_tensors(embeddings=(embeddings, MIXED_EMBEDDINGS), targets=(targets, MIXED_TARGETS))
     diagonal = torch.eye(len(targets), dtype=torch.bool, device=targets.device)
     # The largest difference of two soft labels is exactly 0 when they are the same label.
     is_positive = (torch.cdist(targets, targets, p=float("inf")) == 0) & ~diagonal  # (m, m)
@@ -118,6 +144,7 @@ def released_contrastive(
 @in_full_precision
 def released_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Soft cross-entropy as one mean over all rows: logits (m, K), soft targets (m, K)."""
+    check_tensors(logits=(logits, MIXED_LOGITS), targets=(targets, MIXED_TARGETS))
     return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
 
 
@@ -145,6 +172,6 @@ def released_terms(
         sample_lambda(n, alpha, minimum=lambda_n, device=z.device, generator=generator),
         sample_lambda(n, alpha, minimum=lambda_p, device=z.device, generator=generator),
     )
-    logits = classify(classifier, everything)  # (3n, K)
+    logits = classify(classifier, everything, num_classes)  # (3n, K)
     contrastive = released_contrastive(projection(everything), targets, temperature=temperature)
     return released_cross_entropy(logits, targets), contrastive, logits[:n]

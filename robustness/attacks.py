@@ -6,13 +6,14 @@ gives NaN for eps = 0, changes module modes, and checks neither its input nor it
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
+import io
 import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -125,19 +126,21 @@ def _attacks() -> dict[str, Any]:
 
 
 def _build(view: nn.Module, budget: Budget, targeted: bool) -> Any:
-    attack = _attacks()[budget.norm](
-        _ContiguousGradient(view),
-        eps=budget.eps,
-        alpha=budget.step_size,
-        steps=budget.steps,
-        random_start=True,
-    )
+    # torchattacks prints where a model has no parameters.
+    with contextlib.redirect_stdout(io.StringIO()):
+        attack = _attacks()[budget.norm](
+            _ContiguousGradient(view),
+            eps=budget.eps,
+            alpha=budget.step_size,
+            steps=budget.steps,
+            random_start=True,
+        )
     if targeted:
         attack.set_mode_targeted_by_label(quiet=True)
     return attack
 
 
-@contextmanager
+@contextlib.contextmanager
 def _seeded(device: torch.device, seed: int) -> Iterator[None]:
     """Seed the global generators of the CPU and of `device`, and restore them afterwards.
 

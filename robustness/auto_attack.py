@@ -20,6 +20,10 @@ from torch import Tensor, nn
 from core_tuning.errors import UserError
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+# The version for randomised models: the gradient is a mean over so many forward passes, the
+# "expectation over transformation" of Athalye et al. (2018).
+RAND = ("apgd-ce", "apgd-dlr")
+EOT_PASSES = 20
 QUERIES = 5000
 # Target classes of APGD-T and FAB-T in the standard version.
 TARGETS = 9
@@ -60,6 +64,16 @@ def attacks_for(num_classes: int) -> tuple[tuple[str, ...], str]:
     )
 
 
+def randomised_attacks_for(num_classes: int) -> tuple[tuple[str, ...], str]:
+    """Choose what AutoAttack's rand version runs; like `attacks_for`."""
+    if num_classes >= 3:
+        return RAND, ""
+    return RAND[:1], (
+        "AutoAttack rand needs at least 3 classes for APGD-DLR's loss and the model has "
+        f"{num_classes}: apgd-ce alone was run."
+    )
+
+
 def run_attack(
     name: str,
     view: nn.Module,
@@ -70,8 +84,9 @@ def run_attack(
     seed: int,
     *,
     queries: int = QUERIES,
+    version: str = "standard",
 ) -> Tensor:
-    """Run one of AutoAttack's attacks with the settings of its standard version.
+    """Run one of AutoAttack's attacks with the settings of one of its versions.
 
     The global random state is left as it was, which pyautoattack reseeds.
 
@@ -84,6 +99,7 @@ def run_attack(
         eps: largest norm of a perturbation.
         seed: of the attack's random numbers.
         queries: of Square, for each image.
+        version: "standard", or "rand" for a randomised model.
 
     Returns:
         Images (n, 3, h, w): adversarial where one was found, unchanged elsewhere.
@@ -96,7 +112,7 @@ def run_attack(
         with torch.no_grad():
             classes = view(images[:1]).shape[1]
         adversary = AutoAttack(
-            view, norm=_NORMS[norm], eps=eps, seed=seed, device=images.device, version="standard"
+            view, norm=_NORMS[norm], eps=eps, seed=seed, device=images.device, version=version
         )
         adversary.attacks_to_run = [name]
         targets = min(TARGETS, classes - 1)

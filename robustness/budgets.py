@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from typing import NamedTuple
 
 from core_tuning.errors import UserError
@@ -12,6 +13,12 @@ NORMS = ("l2", "linf")
 
 # Madry et al. (2018): steps that together reach 2.5 times as far as the border of the ball.
 REACH = 2.5
+MOST_STEPS = 10_000
+# Below it float32 has only 0 left, with which torchattacks divides; above it only infinity.
+SMALLEST, LARGEST_STEP = 1e-12, 1000.0
+# Of the literature's attacks, the largest: what is larger is meant to be, or in grey levels.
+USUAL_LINF = 32 / 255
+USUAL_L2_SHARE = 0.02  # of sqrt(3 h w), the largest distance of two images
 
 
 class Budget(NamedTuple):
@@ -30,21 +37,36 @@ class Budget(NamedTuple):
     step_size: float
 
 
-def parse_eps(text: str) -> float:
-    """Read an eps: a number such as "0.5", or a fraction such as "8/255".
+def parse_eps(text: str, name: str = "eps") -> float:
+    """Read an eps, or a step size: a number such as "0.5", or a fraction such as "8/255".
+
+    Args:
+        text: of the number.
+        name: begins the sentence that a user reads.
 
     Raises:
-        UserError: it is no number, divided by zero, negative or not finite.
+        UserError: it is no number, divided by zero, negative, not finite, or lost in float32.
     """
     numerator, slash, denominator = text.partition("/")
     try:
         eps = float(numerator) / (float(denominator) if slash else 1.0)
     except (ValueError, ZeroDivisionError):
         raise UserError(
-            f"eps is '{text}': expected a number such as 0.5 or a fraction such as 8/255."
+            f"{name} is '{text}': expected a number such as 0.5 or a fraction such as 8/255."
         ) from None
-    _check_eps(eps, text)
+    _check_eps(eps, text, name)
     return eps
+
+
+def refuse_negative_fractions(argv: list[str]) -> None:
+    """Say of "-8/255" what is wrong with it; argparse takes it for an option without a name.
+
+    Raises:
+        UserError: one of the arguments is one.
+    """
+    for argument in argv:
+        if re.fullmatch(r"-[\d.]+/\S*", argument):
+            parse_eps(argument)
 
 
 def make_budget(
@@ -61,7 +83,7 @@ def make_budget(
     Raises:
         UserError: an unknown norm, eps negative or larger than the range of the images (of L2,
             whose largest distance depends on the image size, `perturb` checks that), a step size
-            or a number of steps that makes no step.
+            or a number of steps that makes no step, or too many.
     """
     if norm not in NORMS:
         nearest = difflib.get_close_matches(norm.lower(), NORMS, n=1, cutoff=0.3)
@@ -73,14 +95,14 @@ def make_budget(
             f"eps is {eps:g} in the L-infinity norm, larger than the range [0, 1] of the images: "
             "expected at most 1; if it counts grey levels, write it as a fraction such as 8/255."
         )
-    if steps < 1:
-        raise UserError(f"The number of attack steps is {steps}: expected at least 1.")
+    if not 1 <= steps <= MOST_STEPS:
+        raise UserError(f"The number of attack steps is {steps}: expected 1 to {MOST_STEPS}.")
     if step_size is None:
         step_size = REACH * eps / steps
-    elif eps > 0 and not 0 < step_size < math.inf:
+    elif eps > 0 and not SMALLEST <= step_size <= LARGEST_STEP:
         raise UserError(
-            f"The step size is {step_size}: expected a number above 0; leave it out for "
-            f"{REACH:g} eps / steps."
+            f"The step size is {step_size:g}: expected a number above 0 and at most "
+            f"{LARGEST_STEP:g}; leave it out for {REACH:g} eps / steps."
         )
     return Budget(norm, eps, steps, step_size)
 
@@ -104,6 +126,27 @@ def check_reach(norm: str, eps: float, values: int) -> None:
         )
 
 
+def beyond_usual(norm: str, eps: float, size: tuple[int, int]) -> str:
+    """Begin a sentence on an eps that is larger than those of the literature; "" if it is not.
+
+    Args:
+        norm: "l2" or "linf".
+        eps: largest norm of a perturbation.
+        size: (height, width) of the images.
+    """
+    height, width = size
+    limit, limit_text = USUAL_LINF, describe_eps("linf", USUAL_LINF)
+    if norm == "l2":
+        limit = USUAL_L2_SHARE * math.sqrt(3 * height * width)
+        limit_text = f"{limit:.3g}, {100 * USUAL_L2_SHARE:g}% of sqrt(3hw)"
+    if eps <= limit:
+        return ""
+    return (
+        f"eps is {describe_eps(norm, eps)} in the {norm} norm, above {limit_text} at {height}x"
+        f"{width} pixels"
+    )
+
+
 def describe_eps(norm: str, eps: float) -> str:
     """Write eps as the field does: "8/255" for L-infinity where it is such a fraction.
 
@@ -116,8 +159,13 @@ def describe_eps(norm: str, eps: float) -> str:
     return f"{eps:g}"
 
 
-def _check_eps(eps: float, written: str) -> None:
+def _check_eps(eps: float, written: str, name: str = "eps") -> None:
     if not 0 <= eps < math.inf:
         raise UserError(
-            f"eps is {written}: expected a finite number of at least 0, such as 0.5 or 8/255."
+            f"{name} is {written}: expected a finite number of at least 0, such as 0.5 or 8/255."
+        )
+    if 0 < eps < SMALLEST:
+        raise UserError(
+            f"{name} is {written}, which changes no pixel in float32: expected 0, or at least "
+            f"{SMALLEST:g}."
         )

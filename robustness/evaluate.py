@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,8 @@ from core_tuning.errors import UserError
 
 from .evaluate_options import DEFAULT_N, HARMLESS, parse
 
+# What an evaluation writes.
+FILES = ("rows.jsonl", ".row.json", "masking.jsonl", "report.json", "report.md", "figures/*.png")
 # The masking checks cost about as much as a row each: so many images show what they look for.
 MASKING_IMAGES = 200
 EXAMPLES = 6
@@ -41,7 +45,9 @@ class _Evaluation(NamedTuple):
     pixels: Any  # Pixels
     transform: Any
     data: dict[str, Any]
+    randomness: Any  # Randomness
     folder: Any  # RunFolder
+    config: dict[str, Any]
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -51,6 +57,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from .auto_attack import check_pyautoattack
     from .evaluation_report import finish
     from .measure import strict_float32
+    from .probe import seeded
 
     check_torchattacks()
     if options.masking_checks or {"square", "autoattack"} & set(options.attacks):
@@ -59,12 +66,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     output = _output(options)
     if not options.resume:
         _check_free(output, options)
-    evaluation = _prepare(options, output)
-    evaluation.model.to(device)
-    with strict_float32(device):
-        clean, file, view = _measure(evaluation)
-        masking = _look_for_masking(evaluation) if options.masking_checks else []
-        finish(evaluation, clean, file, masking, view, examples=EXAMPLES)
+    with strict_float32(device), seeded(options.seed):
+        evaluation = _prepare(options, output, device)
+        with _open_folder(evaluation):
+            clean, file, view = _measure(evaluation)
+            masking = _look_for_masking(evaluation) if options.masking_checks else []
+            finish(evaluation, clean, file, masking, view, examples=EXAMPLES)
 
 
 def _output(options: argparse.Namespace) -> Path:
@@ -83,7 +90,7 @@ def _output(options: argparse.Namespace) -> Path:
 def _check_free(output: Path, options: argparse.Namespace) -> None:
     from core_tuning.training import RunFolder
 
-    folder = RunFolder(output)
+    folder = RunFolder(output, FILES)
     folder.check_start(overwrite=options.overwrite)
     if not folder.is_free() and not (output / "rows.jsonl").exists():
         config = folder.read_config()
@@ -93,15 +100,20 @@ def _check_free(output: Path, options: argparse.Namespace) -> None:
             )
 
 
-def _prepare(options: argparse.Namespace, output: Path) -> _Evaluation:
+def _prepare(options: argparse.Namespace, output: Path, device: Any) -> _Evaluation:
     """Load model and images; nothing is written before all of it is known to fit."""
     from core_tuning.data import build_transforms, load_splits
     from core_tuning.training import RunFolder
 
+    from .measure import as_float
+    from .probe import PROBED, check_output, inspect_answers
     from .spaces import ResizedInside, choose_images, read_pixels
-    from .subject import check_output, load_subject
+    from .subject import load_subject
+    from .user_module import own_code
 
     subject = load_subject(options)
+    with own_code(f"Moving {subject.facts['source']} to {device}", "name another --device"):
+        subject.model.to(device)
     config = subject.config
     splits = load_splits(
         subject.dataset,
@@ -132,6 +144,8 @@ def _prepare(options: argparse.Namespace, output: Path) -> _Evaluation:
     model = subject.model
     if options.attack_space == "native":
         model = ResizedInside(model, transform).eval()
+    largest = max(pixels.attacked, key=lambda group: len(group.labels)).images
+    randomness = inspect_answers(model, as_float(largest[:PROBED].to(device)))
     data = {
         "dataset": subject.dataset,
         "split": options.split,
@@ -140,11 +154,25 @@ def _prepare(options: argparse.Namespace, output: Path) -> _Evaluation:
         "n": len(indices),
         "total": len(images),
         "seed": options.seed,
-        "warnings": [*splits.warnings, *_validation_warning(options, subject)],
+        "warnings": [
+            *splits.warnings,
+            *_images_warning(subject, splits.fingerprint),
+            *_validation_warning(options, subject),
+        ],
     }
-    folder = RunFolder(output)
-    _start(folder, options, subject, data)
-    return _Evaluation(options, subject, model, subject.model, pixels, transform, data, folder)
+    folder = RunFolder(output, FILES)
+    config = _config(options, subject, data, splits.fingerprint)
+    return _Evaluation(
+        options, subject, model, subject.model, pixels, transform, data, randomness, folder, config
+    )
+
+
+def _images_warning(subject: Any, fingerprint: dict[str, Any]) -> list[str]:
+    from core_tuning.data import describe_change
+
+    before = subject.config.get("data")
+    change = None if before is None else describe_change(before, fingerprint)
+    return [] if change is None else [f"The images are not those of the run: {change}."]
 
 
 def _validation_warning(options: argparse.Namespace, subject: Any) -> list[str]:
@@ -179,7 +207,10 @@ def _check_sizes(options: argparse.Namespace, pixels: Any) -> None:
             )
 
 
-def _start(folder: Any, options: argparse.Namespace, subject: Any, data: dict[str, Any]) -> None:
+def _config(
+    options: argparse.Namespace, subject: Any, data: dict[str, Any], fingerprint: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything that is needed to repeat the evaluation, as plain values."""
     left_out = ("model", "module", "output", "resume", "overwrite", "budgets", "norm")
     config = {
         name: str(value) if isinstance(value, Path) else value
@@ -189,28 +220,52 @@ def _start(folder: Any, options: argparse.Namespace, subject: Any, data: dict[st
     config |= {"source": subject.facts["source"], "weights": subject.facts["weights"]}
     config["code"] = subject.facts.get("code")
     config |= {"dataset": subject.dataset, "n": data["n"], "total": data["total"]}
-    if options.resume and not folder.is_free():
-        folder.resume(config, may_differ=HARMLESS | {"source"})
-    else:
-        folder.start(config, overwrite=options.overwrite)
+    return {**config, "data": fingerprint}
+
+
+@contextmanager
+def _open_folder(evaluation: _Evaluation) -> Iterator[None]:
+    """Hold the folder, started or gone on with."""
+    from core_tuning.data import check_same_images
+
+    options, folder, config = evaluation.options, evaluation.folder, evaluation.config
+    resumes = options.resume and not folder.is_free()
+    may_differ = HARMLESS | {"source"}
+    if resumes:
+        before = folder.read_config().get("data")
+        folder.check_resume({**config, "data": before}, may_differ=may_differ)
+        check_same_images(before, config["data"], folder.path)
+    with folder.hold():
+        if resumes:
+            folder.resume(config, may_differ=may_differ)
+        else:
+            folder.start(config, overwrite=options.overwrite)
+        yield
 
 
 def _measure(evaluation: _Evaluation) -> tuple[dict[str, Any], Any, Any]:
     """Measure clean accuracy and every row."""
     from .evaluation_report import measure_clean, row_facts
-    from .evaluation_rows import Job, RowFile, measure_rows
+    from .evaluation_rows import Job, RowFile, eps_note, measure_rows
     from .evaluation_view import EvaluationView
+    from .probe import describe_randomness
     from .protocols import choose_protocol
 
-    options = evaluation.options
+    options, randomness = evaluation.options, evaluation.randomness
+    if randomness.is_randomised:
+        print(f"note: {describe_randomness(randomness.facts())}")
     clean = measure_clean(evaluation)
     classes = len(evaluation.data["classes"])
     protocols = [
-        choose_protocol(name, classes, queries=options.square_queries) for name in options.attacks
+        choose_protocol(
+            name, classes, queries=options.square_queries, is_randomised=randomness.is_randomised
+        )
+        for name in options.attacks
     ]
-    for protocol in protocols:
-        if protocol.note:
-            print(f"note: {protocol.note}")
+    notes = [protocol.note for protocol in protocols]
+    notes += [eps_note(norm, eps, evaluation.pixels.attacked) for norm, eps in options.budgets]
+    for note in filter(None, notes):
+        print(f"note: {note}")
     jobs = [Job(protocol, norm, eps) for norm, eps in options.budgets for protocol in protocols]
     file = RowFile(evaluation.folder.path)
     view = EvaluationView(evaluation.model)
@@ -224,15 +279,15 @@ def _measure(evaluation: _Evaluation) -> tuple[dict[str, Any], Any, Any]:
 
 def _look_for_masking(evaluation: _Evaluation) -> list[dict[str, Any]]:
     """Check each norm at its largest eps, and keep what was found."""
-    from core_tuning.training.folder import append_line, read_lines, write_lines
+    from core_tuning.training.folder import append_line
 
+    from .evaluation_rows import read_masking
     from .masking import check_masking
     from .measure import as_float
 
     options = evaluation.options
     path = evaluation.folder.path / "masking.jsonl"
-    write_lines(path, read_lines(path))
-    found = read_lines(path)
+    found = read_masking(path)
     model, group = evaluation.model, evaluation.pixels.attacked[0]
     space = options.attack_space
     if len(evaluation.pixels.attacked) > 1:

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 from pathlib import Path
 
 from core_tuning.errors import UserError
 from core_tuning.parser import Parser
 
-from .budgets import NORMS, make_budget, parse_eps
+from .budgets import NORMS, make_budget, parse_eps, refuse_negative_fractions
 
 ATTACKS = ("fgsm", "pgd10", "pgd50x10", "square", "autoattack")
 DEFAULT_ATTACKS = ("pgd10", "pgd50x10", "square", "autoattack")
 # Table 9 of the paper.
 PAPER_EPS = {"l2": ("0.5", "1.5", "2.5"), "linf": ("2/255", "4/255", "8/255")}
 DEFAULT_N = 1000
+# What each may be: more would fill a machine's memory, or outlast it.
+RANGES = {
+    "batch_size": (1, 1_000_000),
+    "workers": (0, 1024),
+    "seed": (0, 2**63 - 1),
+    "square_queries": (1, 10_000_000),
+    "image_size": (1, 4096),
+}
 # Options that change no row, or add rows, and may differ on --resume.
 HARMLESS = frozenset(
     {"attacks", "l2", "linf", "masking_checks", "workers", "data_dir", "download", "device"}
@@ -123,10 +132,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     Raises:
         UserError: an option is unknown, missing or out of range.
     """
-    for argument in argv:
-        # argparse takes "-8/255" for an unknown option, and would name nothing but that.
-        if re.fullmatch(r"-[\d.]+/\S*", argument):
-            parse_eps(argument)
+    refuse_negative_fractions(argv)
     options = build_parser().parse_args(argv)
     _check_subject(options)
     _check_numbers(options)
@@ -143,25 +149,27 @@ def _check_subject(options: argparse.Namespace) -> None:
         raise UserError(
             f"{given} given: name a run's folder, a checkpoint, or --module FILE.py:FUNCTION."
         )
-    if options.model is not None and not options.model.exists():
+    if options.module is not None and not all(options.module.rpartition(":")):
         raise UserError(
-            f"'{options.model}' does not exist: name a run's folder, its model.safetensors, or a "
-            "checkpoint."
+            f"--module is '{options.module}': expected FILE.py:FUNCTION, such as my.py:build_model."
+        )
+    # Not Path's, which raises for names that no file can have.
+    if options.model is not None and not os.path.exists(options.model):  # noqa: PTH110
+        raise UserError(
+            f"'{str(options.model)[:200]}' does not exist: name a run's folder, its "
+            "model.safetensors, or a checkpoint."
         )
     if options.resume and options.overwrite:
         raise UserError("--resume and --overwrite are both given: choose one of them.")
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
-    least = {"batch_size": 1, "workers": 0, "seed": 0, "square_queries": 1}
-    for name, minimum in least.items():
+    for name, (least, most) in RANGES.items():
         value = getattr(options, name)
-        if value < minimum:
-            raise UserError(f"--{name.replace('_', '-')} is {value}: expected at least {minimum}.")
-    if options.image_size is not None and options.image_size < 1:
-        raise UserError(f"--image-size is {options.image_size}: expected at least 1 pixel.")
+        if value is not None and not least <= value <= most:
+            raise UserError(f"--{name.replace('_', '-')} is {value}: expected {least} to {most}.")
     if options.n not in (None, "all"):
-        if not re.fullmatch(r"\d+", options.n) or int(options.n) < 1:
+        if not re.fullmatch(r"0*[1-9]\d{0,17}", options.n):
             raise UserError(f"--n is '{options.n}': expected a number of at least 1, or all.")
         options.n = int(options.n)
 

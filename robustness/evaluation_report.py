@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from core_tuning.training.folder import environment
 
 from .budgets import describe_eps
 from .evaluation_rows import RowFile
 from .evaluation_view import EvaluationView
-from .measure import accuracy, as_float, classify
+from .masking_checks import row_checks
+from .measure import accuracy, as_float, classify, device_of
+from .probe import describe_randomness
 from .protocols import PROTOCOLS
 from .spaces import describe_sizes, l2_equivalent
 
@@ -70,7 +71,8 @@ def row_facts(
         "seed": options.seed,
         "batch_size": options.batch_size,
         "precision": "float32",
-        "device": str(_device(evaluation)),
+        "device": str(device_of(evaluation.model)),
+        "randomised": evaluation.randomness.is_randomised,
         "versions": versions(),
     }
 
@@ -95,12 +97,11 @@ def finish(
     examples: int,
 ) -> None:
     """Write report.json, report.md and the figures, and print the table."""
-    from .masking import gap_check
     from .report import write_report
 
     for found in masking:
         rows = [row for row in file.rows if row["norm"] == found["norm"]]
-        found["checks"] = [*found["checks"], gap_check(rows)._asdict()]
+        found["checks"] = [*found["checks"], *(check._asdict() for check in row_checks(rows))]
     folder, options = evaluation.folder, evaluation.options
     space = {
         "attack_space": options.attack_space,
@@ -110,8 +111,9 @@ def finish(
     }
     report = {
         "subject": evaluation.subject.facts,
+        "randomness": evaluation.randomness.facts(),
         "data": {**evaluation.data, **space},
-        "environment": {**environment(), **versions(), "device": str(_device(evaluation))},
+        "environment": {**environment(), **versions(), "device": str(device_of(evaluation.model))},
         "clean": clean,
         "rows": file.rows,
         "masking": masking,
@@ -121,11 +123,6 @@ def finish(
     for line in lines(report):
         print(line)
     print(f"see {folder.path}/report.md, report.json, rows.jsonl and figures/")
-
-
-def _device(evaluation: Any) -> torch.device:
-    tensors = [*evaluation.model.parameters(), *evaluation.model.buffers()]
-    return tensors[0].device if tensors else torch.device("cpu")
 
 
 def _examples(evaluation: Any, view: EvaluationView, count: int) -> dict[str, Any] | None:
@@ -138,7 +135,7 @@ def _examples(evaluation: Any, view: EvaluationView, count: int) -> dict[str, An
         return None
     norm = options.budgets[0][0]
     eps = max(eps for each, eps in options.budgets if each == norm)
-    device = _device(evaluation)
+    device = device_of(evaluation.model)
     clean, truth = as_float(images[chosen].to(device)), labels[chosen]
     attack = PROTOCOLS["pgd10"].attack
     adversarial = attack(view, clean, truth.to(device), norm, eps, options.seed)
@@ -162,7 +159,9 @@ def lines(report: dict[str, Any]) -> list[str]:
     chosen = f"{data['n']} of {data['total']} images drawn with seed {data['seed']}"
     if data["n"] == data["total"]:
         chosen = f"all {data['n']} images"
+    randomness = report["randomness"]
     said = [
+        *([describe_randomness(randomness)] if randomness["is_randomised"] else []),
         f"{subject['source']}: {data['split']} of {data['dataset']} ({data['description']}), "
         f"{chosen}; selection: {subject['selection']}",
         f"attack space: {_space(data)}; float32; 95% Wilson intervals",

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from core_tuning.files import field, read_json
 from core_tuning.training.folder import append_line, read_lines, write_atomically, write_lines
 
 from .auto_attack import collect_warnings
-from .budgets import describe_eps, make_budget
+from .budgets import beyond_usual, describe_eps, make_budget
 from .evaluation_view import EvaluationView
 from .measure import SavedState, accuracy, measure
 from .protocols import Protocol, Stage
@@ -23,6 +27,19 @@ from .spaces import Group, Pixels
 
 # Gradient steps of those attacks that are budgets of projected gradient descent.
 _STEPS = {"pgd10": 10, "pgd50x10": 50}
+# What is read of a line that an earlier process wrote, and of a masking check.
+_NUMBER = (int, float)
+_ROW = {
+    **dict.fromkeys(("attack", "title", "norm", "eps_text", "space"), str),
+    **dict.fromkeys(("eps", "robust", "low", "high", "largest_l2_native"), _NUMBER),
+    **dict.fromkeys(("n", "correct"), int),
+    **dict.fromkeys(("after", "notes", "warnings"), list),
+    "zero_gradients": (*_NUMBER, NoneType),
+}
+_MASKING = {"norm": str, "eps": _NUMBER, "images": int, "checks": list}
+_CHECK = {
+    **dict.fromkeys(("name", "title", "value", "expected"), str), "flagged": bool, "points": list
+}  # fmt: skip
 
 
 class Job(NamedTuple):
@@ -51,10 +68,7 @@ class RowFile:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "rows.jsonl"
         self.progress_path = folder / ".row.json"
-        # A line that a kill cut short would run into the next.
-        if self.path.exists():
-            write_lines(self.path, read_lines(self.path))
-        self.rows = read_lines(self.path)
+        self.rows = _read_whole_lines(self.path, _ROW)
 
     def find(self, job: Job) -> dict[str, Any] | None:
         """Return a finished row, or None."""
@@ -70,13 +84,41 @@ class RowFile:
         self.progress_path.unlink(missing_ok=True)
 
 
+def _read_whole_lines(path: Path, kinds: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Read what an earlier process wrote, and drop a last line that a kill cut short.
+
+    Raises:
+        UserError: a line is damaged, or has not the values that are read of it.
+    """
+    lines = read_lines(path)
+    for line in lines:
+        for name, kind in kinds.items():
+            field(line, name, kind, path)
+    if lines or path.exists():
+        # It would run into the next.
+        write_lines(path, lines)
+    return lines
+
+
+def read_masking(path: Path) -> list[dict[str, Any]]:
+    """Read the masking checks of an earlier process; raises a UserError if they are damaged."""
+    lines = _read_whole_lines(path, _MASKING)
+    for check in [check for line in lines for check in line["checks"]]:
+        field({"check": check}, "check", dict, path)
+        for name, kind in _CHECK.items():
+            field(check, name, kind, path)
+    return lines
+
+
 class _RowProgress:
     """The states of a row's groups of images, in one file."""
 
     def __init__(self, path: Path, key: list[Any]) -> None:
         self.path = path
-        held = json.loads(path.read_text()) if path.exists() else {}
-        self.groups: dict[str, Any] = held["groups"] if held.get("key") == key else {}
+        held = read_json(path) if path.exists() else {}
+        self.groups: dict[str, Any] = {}
+        if held.get("key") == key:
+            self.groups = field(held, "groups", dict, path)
         self.key = key
 
     def write(self) -> None:
@@ -88,12 +130,13 @@ class _GroupState(SavedState):
     """One group's part of that file."""
 
     def __init__(self, row: _RowProgress, index: int) -> None:
-        super().__init__(None)
+        super().__init__(row.path)
         self.row = row
         self.index = str(index)
 
     def read(self) -> dict[str, Any]:
-        return self.row.groups.get(self.index, {})
+        groups = {self.index: {}, **self.row.groups}
+        return field(groups, self.index, dict, self.row.path)
 
     def write(self, contents: dict[str, Any]) -> None:
         self.row.groups[self.index] = contents
@@ -230,7 +273,8 @@ def _measure_row(
     row["restarts"] = len(job.protocol.parts()) if job.protocol.name == "pgd50x10" else 1
     row["after"] = after if len(after) > 1 else []
     row["zero_gradients"] = _weighted([(each.zero_gradients, len(each.robust)) for each in found])
-    row["notes"] = [note for note in (job.protocol.note, *_square_note(job, groups)) if note]
+    notes = (job.protocol.note, _square_note(job, groups), eps_note(job.norm, job.eps, groups))
+    row["notes"] = [note for note in notes if note]
     row["warnings"] = warnings
     # What an earlier process took is not known.
     row["seconds"] = None if resumed else round(time.monotonic() - started, 1)
@@ -243,9 +287,17 @@ def _weighted(shares: list[tuple[float | None, int]]) -> float | None:
     return sum(share * images for share, images in known) / total if total else None
 
 
-def _square_note(job: Job, groups: list[Group]) -> list[str]:
+def eps_note(norm: str, eps: float, groups: list[Group]) -> str:
+    """Say that an eps is larger than the literature's for some of the images; "" if it is not."""
+    sizes = [images.shape[-2:] for images, _ in groups]
+    height, width = min(sizes, key=math.prod)
+    found = beyond_usual(norm, eps, (height, width))
+    return f"{found}: such a change can be seen, and may change what the image shows." * bool(found)
+
+
+def _square_note(job: Job, groups: list[Group]) -> str:
     stages = {stage.name for stage in job.protocol.parts()}
     oblong = any(images.shape[-1] != images.shape[-2] for images, _ in groups)
     if "square" not in stages or not oblong:
-        return []
-    return ["Square was made for square images; some here are not."]
+        return ""
+    return "Square was made for square images; some here are not."

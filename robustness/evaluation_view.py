@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .user_module import OwnModule
 from .view import AttackView
 
 
@@ -12,11 +13,12 @@ class EvaluationView(AttackView):
     """An `AttackView` in float32 that survives a model which cuts the graph.
 
     A model that leaves torch or detaches gets gradients of zero in place of an exception, and all
-    of them count as zero: an evaluation has to report it, not to fail on it.
+    of them count as zero: an evaluation has to report it, not to fail on it. A user's module is
+    attacked as it is, because copying, folding and another memory format may each break it.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__(model)
+        super().__init__(model, as_is=any(isinstance(m, OwnModule) for m in model.modules()))
         self.is_cut = False
 
     def forward(self, images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from core_tuning.report.figures import COLOURS, DPI, MARKERS
+from core_tuning.report.figures import COLOURS, MARKERS, save
 
 from .budgets import describe_eps
 
@@ -25,6 +25,7 @@ AXES = {
     "effort": ("gradient steps", "right under attack (%)"),
     "zero_gradients": ("", "unusable gradients (%)"),
     "gap": ("", "PGD-10 minus\nAutoAttack (points)"),
+    "square": ("", "taken by Square\nbeyond gradients (points)"),
 }
 SOUND, FLAGGED = "#0072B2", "#D55E00"
 
@@ -73,7 +74,7 @@ def save_robust_accuracy(
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2 * len(panels),
                   fontsize="small", frameon=False)  # fmt: skip
-    _save(figure, path)
+    save(figure, path)
 
 
 def save_masking(checks: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -100,7 +101,7 @@ def save_masking(checks: Sequence[Mapping[str, Any]], path: Path) -> None:
             axes.set(xticks=[], yticks=[])
     for axes in panels[len(checks) :]:
         axes.remove()
-    _save(figure, path)
+    save(figure, path)
 
 
 def save_examples(
@@ -133,7 +134,7 @@ def save_examples(
         line[0].set_ylabel(label)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(_fold(title, 18), fontsize="small")
-    _save(figure, path)
+    save(figure, path)
 
 
 def save_clean_against_robust(
@@ -174,7 +175,7 @@ def save_clean_against_robust(
     row[0].set_ylabel(ylabel)
     handles, labels = row[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize="small", frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_line(axes: Any, line: Sequence[Mapping[str, Any]], shift: float, position: int) -> None:
@@ -246,8 +247,3 @@ def _percent(row: Mapping[str, Any]) -> float:
 
 def _colour(position: int) -> str:
     return COLOURS[position % len(COLOURS)]
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)

@@ -28,7 +28,6 @@ from .masking_checks import (
     Check,
     black_box_check,
     effort_check,
-    gap_check,
     margin_check,
     monotone_check,
     single_step_check,
@@ -38,7 +37,7 @@ from .masking_checks import (
 from .measure import measure
 from .protocols import PROTOCOLS, Protocol, choose_protocol
 
-__all__ = ["Check", "check_masking", "gap_check"]
+__all__ = ["Check", "check_masking"]
 
 EPS_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -71,7 +70,7 @@ def check_masking(
         on_progress: is told what is about to run.
 
     Returns:
-        Seven checks; `gap_check` makes the eighth of the report's rows.
+        Seven checks; `row_checks` makes two more of the report's rows.
 
     Raises:
         UserError: no images, images outside [0, 1], eps 0 or beyond their range, or torchattacks

@@ -1,4 +1,4 @@
-"""What the outcomes of attacks say about masked gradients: eight checks and their thresholds.
+"""What the outcomes of attacks say about masked gradients: nine checks and their thresholds.
 
 A model whose gradients are useless resists the attacks that follow gradients, and no others
 (Athalye et al. 2018, "Obfuscated gradients give a false sense of security", Section 3.1; Carlini
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .masking_attacks import MANY_STEPS, RESTARTS, SQUARE_QUERIES
 
-# A model meets nine comparisons; at 1% each, and with the margins below, chance flags few.
+# A model meets ten comparisons; at 1% each, and with the margins below, chance flags few.
 SIGNIFICANCE = 0.01
 # Where theory forbids any difference (monotone, single step, black box): what it may cost that
 # the last iterate of PGD need not be its best.
@@ -37,6 +37,10 @@ ZERO_PERCENT = 1.0
 # AutoAttack takes some 2 to 5 points more than PGD-10 from adversarially trained models, and tens
 # from models with masked gradients (Croce & Hein 2020).
 GAP_POINTS = 10.0
+# pyautoattack's own alarm, which compares within one call and so cannot see attacks run apart;
+# a single image of few is no sign.
+SQUARE_POINTS, SQUARE_IMAGES = 0.2, 1
+GRADIENT_ATTACKS = ("fgsm", "pgd10", "pgd50x10")
 
 
 class Check(NamedTuple):
@@ -155,6 +159,11 @@ def margin_check(margin: Tensor, cross_entropy: Tensor) -> Check:
     )
 
 
+def row_checks(rows: Sequence[Mapping[str, Any]]) -> list[Check]:
+    """Return the checks that compare the rows of a report, all of one norm."""
+    return [gap_check(rows), square_check(rows)]
+
+
 def gap_check(rows: Sequence[Mapping[str, Any]]) -> Check:
     """Compare PGD-10 with AutoAttack in the rows of a report; without them nothing is flagged.
 
@@ -163,16 +172,12 @@ def gap_check(rows: Sequence[Mapping[str, Any]]) -> Check:
             "low", "high" in percent. Where the two were run on different numbers of images, a gap
             counts only if their intervals do not meet.
     """
-    by_budget: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
-    for row in rows:
-        budget = (row["norm"], row["eps_text"], row["space"])
-        by_budget.setdefault(budget, {})[row["attack"]] = row
     points, flagged = [], False
-    for (norm, eps_text, space), found in by_budget.items():
+    for budget, found in _by_budget(rows).items():
         if {"pgd10", "autoattack"} <= found.keys():
             weak, strong = found["pgd10"], found["autoattack"]
             gap = 100 * (weak["correct"] / weak["n"] - strong["correct"] / strong["n"])
-            points.append([f"{norm} {eps_text}\n{space}", gap])
+            points.append([budget, gap])
             apart = weak["n"] == strong["n"] or strong["high"] < weak["low"]
             flagged = flagged or (gap > GAP_POINTS and apart)
     if points:
@@ -182,6 +187,55 @@ def gap_check(rows: Sequence[Mapping[str, Any]]) -> Check:
         value = "not run: no budget has both PGD-10 and AutoAttack"
     title = "AutoAttack takes little more than PGD-10"
     return Check("gap", title, flagged, value, f"at most {GAP_POINTS:g} points", points)
+
+
+def square_check(rows: Sequence[Mapping[str, Any]]) -> Check:
+    """Compare Square with the attacks along gradients in the rows of a report, on the same images.
+
+    Twice, where the rows are there: Square alone against the best of the others alone, and what
+    it still takes in AutoAttack from what the others have left there.
+
+    Args:
+        rows: as for `gap_check`, with "after" of AutoAttack, a list of [attack, images left].
+    """
+    points, flagged = [], False
+    for budget, found in _by_budget(rows).items():
+        stages = dict(found.get("autoattack", {}).get("after", []))
+        before = [left for name, left in stages.items() if name != "square"]
+        others = [found[name]["correct"] for name in GRADIENT_ATTACKS if name in found] + before
+        if "square" in found and others:
+            alone = found["square"]
+            beyond = 100 * (min(others) - alone["correct"]) / alone["n"]
+            points.append([f"{budget}\nalone", beyond])
+            flagged = flagged or beyond > ORDER_POINTS
+        if before and "square" in stages:
+            taken = min(before) - stages["square"]
+            beyond = 100 * taken / found["autoattack"]["n"]
+            points.append([f"{budget}\nAutoAttack", beyond])
+            flagged = flagged or (taken > SQUARE_IMAGES and beyond > SQUARE_POINTS)
+    if points:
+        label, beyond = max(points, key=lambda point: point[1])
+        value = f"at most {beyond:+.1f} points, at {' '.join(label.split())}"
+    else:
+        value = "not run: no budget has both Square and an attack along gradients"
+    return Check(
+        "square",
+        "Square takes nothing that gradients left",
+        flagged,
+        value,
+        f"alone at most {ORDER_POINTS:g} points better, in AutoAttack at most {SQUARE_POINTS:g} "
+        f"points or {SQUARE_IMAGES} image",
+        points,
+    )
+
+
+def _by_budget(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Rows by attack, by a label of their budget."""
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        budget = f"{row['norm']} {row['eps_text']}\n{row['space']}"
+        found.setdefault(budget, {})[row["attack"]] = row
+    return found
 
 
 def is_lower(attacked: Tensor, reference: Tensor, points: float) -> bool:

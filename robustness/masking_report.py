@@ -7,7 +7,7 @@ from typing import Any
 
 from .budgets import describe_eps
 from .markdown import table
-from .masking_checks import gap_check
+from .masking_checks import row_checks
 
 MEANINGS = {
     "unbounded": "With the largest eps any image can be turned into any other. What still stays "
@@ -24,6 +24,8 @@ MEANINGS = {
     "start, and its images count as robust.",
     "margin": "Cross-entropy saturates for confident models, the margin between two logits does "
     "not. If attacking the margin does much better, cross-entropy is blinded.",
+    "square": "Square needs no gradient. AutoAttack's authors take it for a sign that gradients "
+    "mislead if it breaks images that every attack along gradients has left.",
     "gap": "AutoAttack chooses its steps itself and adds other losses and a black box. If it does "
     "much better than PGD-10, PGD-10 measures the attack and not the model.",
 }
@@ -45,7 +47,7 @@ def verdict(checks: Sequence[Mapping[str, Any]]) -> str:
 
 
 def masking_groups(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Bring the masking checks into groups of one budget, and see to PGD-10 minus AutoAttack."""
+    """Bring the masking checks into groups of one budget, and see to those of the rows."""
     masking = list(report["masking"])
     groups = [dict(entry) for entry in masking if "checks" in entry]
     loose = [entry for entry in masking if "checks" not in entry]
@@ -53,8 +55,9 @@ def masking_groups(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         groups.append({"checks": loose})
     for group in groups:
         rows = [row for row in report["rows"] if row["norm"] == group.get("norm", row["norm"])]
-        if "gap" not in {check["name"] for check in group["checks"]}:
-            group["checks"] = [*group["checks"], gap_check(rows)._asdict()]
+        there = {check["name"] for check in group["checks"]}
+        more = [check._asdict() for check in row_checks(rows) if check.name not in there]
+        group["checks"] = [*group["checks"], *more]
     return groups
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from core_tuning.errors import UserError
+from core_tuning.files import read_json
 from core_tuning.training.folder import write_atomically
 from core_tuning.training.randomness import derive_seed
 
@@ -88,7 +89,7 @@ class SavedState:
         """Return what was written last; {} if there is nothing."""
         if self.path is None or not self.path.exists():
             return {}
-        return json.loads(self.path.read_text())
+        return read_json(self.path)
 
     def write(self, contents: dict[str, Any]) -> None:
         """Replace the file."""
@@ -118,12 +119,23 @@ def as_float(images: Tensor) -> Tensor:
     return transforms.to_dtype(images, torch.float32, scale=True)
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's first tensor; the CPU if it has none."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
 @torch.no_grad()
 def classify(model: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
-    """Return the predicted classes (n,), on the CPU, of images (n, 3, h, w)."""
-    device = _device(model)
-    batches = images.split(batch_size)
-    return torch.cat([model(as_float(batch.to(device))).argmax(dim=1).cpu() for batch in batches])
+    """Return the predicted classes (n,), on the CPU, of images (n, 3, h, w); -1 for a NaN logit."""
+    device = device_of(model)
+    return torch.cat([_predict(model, batch.to(device)) for batch in images.split(batch_size)])
+
+
+def _predict(model: nn.Module, images: Tensor) -> Tensor:
+    logits = model(as_float(images))
+    # argmax would take a NaN for the largest.
+    return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1)).cpu()
 
 
 def measure(
@@ -166,11 +178,13 @@ def measure(
     check_images(images)
     saved = saved or SavedState(None)
     state = saved.read()
-    if not state:
+    if state:
+        _check_state(state, len(images), len(protocol.parts()), saved.path)
+    else:
         right = classify(model, images, batch_size=batch_size) == labels.cpu()
         state = {"stage": 0, "batch": 0, "before": right.tolist(), "robust": right.tolist()}
         state |= {"after": [], "zero": []}
-    device = _device(model)
+    device = device_of(model)
     parts = protocol.parts()
     robust = torch.tensor(state["robust"], dtype=torch.bool)
     tell = on_batch or (lambda done, stage: None)
@@ -200,6 +214,29 @@ def measure(
         saved.write(state)
     after = [(name, count) for name, count in state["after"]]
     return Measurement(robust, after, _mean_share(state["zero"]))
+
+
+def _check_state(state: dict[str, Any], n: int, stages: int, path: Path | None) -> None:
+    """Raise a UserError unless this is what `measure` saves of n images."""
+    kept = {"stage": int, "batch": int, "before": list, "robust": list, "after": list, "zero": list}
+    fits = (
+        all(type(state.get(name)) is kind for name, kind in kept.items())
+        and 0 <= state["stage"] <= stages
+        and state["batch"] >= 0
+        and len(state["before"]) == len(state["robust"]) == n
+        and {*map(type, state["before"]), *map(type, state["robust"])} <= {bool}
+        and all(_are(pair, str, int) for pair in state["after"])
+        and all(_are(pair, int, float) for pair in state["zero"])
+    )
+    if not fits:
+        raise UserError(
+            f"{path} is damaged: expected what the row in progress was stopped at; delete it, and "
+            "--resume measures that row anew."
+        )
+
+
+def _are(values: object, *kinds: type) -> bool:
+    return isinstance(values, list) and [type(value) for value in values] == list(kinds)
 
 
 def counts(protocol: Protocol) -> bool:
@@ -253,8 +290,3 @@ def _check_perturbation(
 def _mean_share(counted: list[list[float]]) -> float | None:
     images = sum(n for n, _ in counted)
     return sum(n * share for n, share in counted) / images if images else None
-
-
-def _device(model: nn.Module) -> torch.device:
-    tensors = [*model.parameters(), *model.buffers()]
-    return tensors[0].device if tensors else torch.device("cpu")

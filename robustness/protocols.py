@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from core_tuning.training.randomness import derive_seed
 
 from .attacks import perturb
-from .auto_attack import QUERIES, STANDARD, TARGETS, attacks_for, run_attack
+from .auto_attack import (
+    EOT_PASSES,
+    QUERIES,
+    STANDARD,
+    TARGETS,
+    attacks_for,
+    randomised_attacks_for,
+    run_attack,
+)
 from .budgets import make_budget
 
 # attack(view, images (n, 3, h, w), labels (n,), norm, eps, seed) -> images (n, 3, h, w)
@@ -123,8 +131,8 @@ def _pgd(steps: int, name: str) -> Stage:
     return Stage(name, partial(descend, steps), steps * _GRADIENT)
 
 
-def _part(name: str, queries: int = QUERIES) -> Stage:
-    iterations = 100
+def _part(name: str, queries: int = QUERIES, version: str = "standard") -> Stage:
+    iterations = 100 * (EOT_PASSES if version == "rand" else 1)
     costs = {
         "apgd-ce": iterations * _GRADIENT,
         "apgd-dlr": iterations * _GRADIENT,
@@ -133,7 +141,8 @@ def _part(name: str, queries: int = QUERIES) -> Stage:
         "fab-t": TARGETS * iterations * (_GRADIENT + 1),
         "square": queries,
     }
-    return Stage(name, partial(run_attack, name, queries=queries), costs[name])
+    attack = partial(run_attack, name, queries=queries, version=version)
+    return Stage(name, attack, costs[name])
 
 
 PROTOCOLS = {
@@ -154,16 +163,28 @@ PROTOCOLS = {
 GRADIENT_PROTOCOLS = ("fgsm", "pgd10", "pgd50x10")
 
 
-def choose_protocol(name: str, num_classes: int, *, queries: int = QUERIES) -> Protocol:
+def choose_protocol(
+    name: str, num_classes: int, *, queries: int = QUERIES, is_randomised: bool = False
+) -> Protocol:
     """Return a protocol as it runs on a model of so many classes.
 
     Args:
         name: a key of `PROTOCOLS`.
         num_classes: of the model; AutoAttack standard needs four.
         queries: of "square", for each image; AutoAttack's own keeps 5000.
+        is_randomised: whether the model answers the same image differently each time; AutoAttack
+            is then its rand version.
     """
-    if name == "square" and queries != QUERIES:
-        return _protocol(name, f"Square, {queries} queries", _part(name, queries))
+    if is_randomised and name == "autoattack":
+        attacks, note = randomised_attacks_for(num_classes)
+        title = f"AutoAttack rand ({EOT_PASSES} passes)"
+        parts = (_part(attack, version="rand") for attack in attacks)
+        return _protocol(name, title, *parts, note=note)
+    if name == "square":
+        # Its standard version would warn of every randomised model, in the rand version's favour.
+        version = "rand" if is_randomised else "standard"
+        title = PROTOCOLS[name].title if queries == QUERIES else f"Square, {queries} queries"
+        return _protocol(name, title, _part(name, queries, version))
     if name != "autoattack":
         return PROTOCOLS[name]
     attacks, note = attacks_for(num_classes)

@@ -13,6 +13,7 @@ from .budgets import describe_eps
 from .figures import save_examples, save_masking, save_robust_accuracy
 from .markdown import facts, table
 from .masking_report import masking_figure, masking_groups, masking_section, place, verdict
+from .probe import describe_randomness
 
 
 def write_report(
@@ -27,7 +28,8 @@ def write_report(
             "rows" with, besides, "attack", "title", "norm", "eps", "eps_text", "space",
             "zero_gradients" (share or None), "largest_l2_native", "notes", "warnings"; "masking",
             a list of {"norm", "eps", "images", "checks"} with checks as dictionaries, or of the
-            checks themselves. The check of PGD-10 against AutoAttack is added if it is missing.
+            checks themselves, to which those of the rows are added if they are missing; and
+            "randomness", if it is known, the facts of a `Randomness`.
         examples: "clean" and "adversarial" (m, 3, h, w) in [0, 1], "titles" (m,), and "eps_text",
             or "norm" and "eps".
     """
@@ -44,6 +46,7 @@ def write_report(
         )  # fmt: skip
     parts = [
         f"# Robustness of {report['subject'].get('name', 'a model')}",
+        *_randomness(report),
         *_summary(report, groups),
         *_accuracy_section(report),
         *masking_section(groups),
@@ -57,6 +60,11 @@ def write_report(
         ),
     ]
     write_atomically(folder.path / "report.md", ("\n\n".join(parts) + "\n").encode())
+
+
+def _randomness(report: Mapping[str, Any]) -> list[str]:
+    found = report.get("randomness", {})
+    return [f"**{describe_randomness(found)}**"] if found.get("is_randomised") else []
 
 
 def _summary(report: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -19,6 +19,7 @@ from core_tuning.data.images import LabelledImages
 from core_tuning.data.loading import load_batches
 from core_tuning.data.seeding import seeded_generator
 from core_tuning.errors import UserError
+from core_tuning.stopping import worker_setup
 
 SPACES = ("input", "native")
 # A stream apart from those that divide the data sets at the same seed.
@@ -206,6 +207,7 @@ def read_pixels(
         _Decoded(images, evaluation, indices),
         batch_size=None,
         num_workers=workers,
+        worker_init_fn=worker_setup() if workers else None,
         generator=torch.Generator(),
     )
     network, labels, sizes = [], [], []

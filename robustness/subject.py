@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
@@ -25,13 +25,15 @@ from core_tuning.encoders import (
     feature_dim,
 )
 from core_tuning.errors import UserError
+from core_tuning.files import field, read_json
 from core_tuning.training.exported import load_model
 
-from .user_module import build_module, first_line, normalising_layer
+from .user_module import OwnModule, build_module, normalising_layer, own_code
 
 NORMALISATIONS = {"imagenet": Normalisation(), "none": NO_NORMALISATION}
 # Where training scripts keep the weights; "" is the file itself.
 _SECTIONS = ("", "state_dict", "model", "model_state_dict", "net")
+Kinds = Mapping[str, type | tuple[type, ...]]
 
 
 class Subject(NamedTuple):
@@ -100,8 +102,9 @@ def _load_run(options: argparse.Namespace, path: Path) -> Subject:
             )
     model, known = load_model(path)
     folder = path if path.is_dir() else path.parent
-    config = _read_json(folder / "config.json").get("config", {})
-    result = _read_json(folder / "result.json")
+    config = _read_config(folder / "config.json")
+    result_path = folder / "result.json"
+    result = _read_if_there(result_path, {"selection": str})
     dataset = options.dataset or known["dataset"]
     same = dataset == known["dataset"]
     if same and "targets" in known:
@@ -120,6 +123,29 @@ def _load_run(options: argparse.Namespace, path: Path) -> Subject:
         (dataset, data_dir, known["transforms"], known["image_size"]),
         facts, classes=known["classes"], config=config if same else {},
     )  # fmt: skip
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Return what a run was started with, checked where an evaluation uses it; {} if unknown."""
+    contents = _read_if_there(path, {"config": dict})
+    kinds: Kinds = {
+        "data_dir": (str, NoneType),
+        "fraction": (int, float),
+        "validation": (int, float),
+        "seed": int,
+    }
+    return _checked(contents.get("config", {}), kinds, path)
+
+
+def _read_if_there(path: Path, kinds: Kinds) -> dict[str, Any]:
+    return _checked(read_json(path), kinds, path) if path.is_file() else {}
+
+
+def _checked(contents: dict[str, Any], kinds: Kinds, path: Path) -> dict[str, Any]:
+    for name, kind in kinds.items():
+        if name in contents:
+            field(contents, name, kind, path)
+    return contents
 
 
 def _load_checkpoint(options: argparse.Namespace, path: Path) -> Subject:
@@ -205,32 +231,29 @@ def _load_module(options: argparse.Namespace) -> Subject:
     if options.encoder is not None:
         raise UserError("--encoder is given with --module, whose function builds the whole model.")
     file, _, function = str(options.module).rpartition(":")
-    model = build_module(Path(file), function, options.module)
+    named = f"{Path(file).name}:{function}"
+    model: nn.Module = build_module(Path(file), function, named)
     if options.normalisation not in (None, "none"):
         layer = normalising_layer(model)
         if layer is not None:
             raise UserError(
-                f"--normalisation {options.normalisation} is given and the model of "
-                f"{options.module} normalises already ({layer}): leave it out, or images are "
-                "normalised twice."
+                f"--normalisation {options.normalisation} is given and the model of {named} "
+                f"normalises already ({layer}): leave it out, or images are normalised twice."
             )
-        model = nn.Sequential(
-            ImageEncoder(nn.Identity(), NORMALISATIONS[options.normalisation]), model
-        )
+        normalise = ImageEncoder(nn.Identity(), NORMALISATIONS[options.normalisation])
+        model = nn.Sequential(normalise, OwnModule(model, named))
+    else:
+        model = OwnModule(model, named)
     facts = {
         "normalisation": options.normalisation or "the model's own",
         # What the function computes is not in its weights alone.
         "code": hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16],
         "selection": "unknown",
     }
-    return _subject(
-        f"{Path(file).stem}-{function}",
-        "module",
-        options.module,
-        model,
-        _named_data(options),
-        facts,
-    )
+    name, data = f"{Path(file).stem}-{function}", _named_data(options)
+    # Its tensors may be of a kind that has no numbers to read.
+    with own_code(f"Reading the weights of {named}", "expected dense tensors with values"):
+        return _subject(name, "module", options.module, model, data, facts)
 
 
 def _named_data(options: argparse.Namespace) -> tuple[str, Path | None, str, int]:
@@ -261,38 +284,8 @@ def fingerprint(model: nn.Module) -> str:
     """Return the first 16 digits of the SHA-256 of a model's parameters and buffers."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, Tensor):
+            continue  # what a module's get_extra_state returns
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-@torch.no_grad()
-def check_output(model: nn.Module, num_classes: int, size: tuple[int, int]) -> None:
-    """Check a model's logits of two grey images (2, 3, h, w), on the CPU.
-
-    Raises:
-        UserError: it fails on them, or returns something else than finite logits (2, K).
-    """
-    images = torch.full((2, 3, *size), 0.5)
-    try:
-        logits = model(images)
-    # A model may fail in any way, and whatever it is, it cannot be evaluated.
-    except Exception as error:
-        raise UserError(
-            f"The model fails on images {tuple(images.shape)} with {type(error).__name__} "
-            f"({first_line(error)}): check --image-size and the model."
-        ) from error
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
-        raise UserError(f"The model returns {shape} for 2 images: expected logits (2, classes).")
-    if logits.shape[1] != num_classes:
-        raise UserError(
-            f"The model has {logits.shape[1]} classes and the data set has {num_classes}: expected "
-            "a model of the data set's classes; name its own with --dataset."
-        )
-    if not bool(logits.isfinite().all()):
-        raise UserError("The model's logits of a grey image are not finite: check its weights.")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}

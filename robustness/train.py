@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .budgets import check_reach, describe_eps
+from core_tuning.errors import UserError
+
+from .budgets import beyond_usual, check_reach, describe_eps
 from .train_options import budget_of, parse
 
 if TYPE_CHECKING:
@@ -19,12 +21,15 @@ FIGURES = {"top1": "clean top-1", "robust_top1": "robust top-1"}
 def main(argv: list[str]) -> int:
     """Run the command; torch is imported after the options are checked."""
     options = parse(argv)
+    from core_tuning.training.build import image_size
     from core_tuning.training.run import run_seeds
 
     from .attacks import check_torchattacks
 
     check_torchattacks()
-    run_seeds(options, adversarial(options), _describe, FIGURES)
+    kind = adversarial(options)
+    print(_announce(options, image_size(options)))
+    run_seeds(options, kind, _describe, FIGURES)
     return 0
 
 
@@ -37,8 +42,14 @@ def adversarial(options: argparse.Namespace) -> Kind:
     from .validation import evaluate_robust
 
     zero, ramp = options.eps_warmup
-    budget = budget_of(options)
-    check_reach(budget.norm, budget.eps, 3 * image_size(options) ** 2)
+    budget, side = budget_of(options), image_size(options)
+    check_reach(budget.norm, budget.eps, 3 * side**2)
+    large = beyond_usual(budget.norm, budget.eps, (side, side))
+    if large and not options.allow_large_eps:
+        raise UserError(
+            f"{large}: expected images in [0, 1], not grey levels, and a change that leaves the "
+            "image its class; lower --eps, or give --allow-large-eps if it is meant."
+        )
     plan = Plan(
         budget,
         adv_weight=options.adv_weight,
@@ -55,6 +66,15 @@ def adversarial(options: argparse.Namespace) -> Kind:
         selection="robust top-1",
         change=lambda learner: Adversary(learner, plan),
         facts={"adversarial": facts},
+    )
+
+
+def _announce(options: argparse.Namespace, side: int) -> str:
+    budget = budget_of(options)
+    return (
+        f"attack: {budget.norm} norm, eps {describe_eps(budget.norm, budget.eps)} on images of "
+        f"{side}x{side} pixels in [0, 1]; {budget.steps} steps of PGD of size "
+        f"{budget.step_size:.3g} from a random start"
     )
 
 

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from core_tuning.errors import UserError
 from core_tuning.parser import Parser
 from core_tuning.training.options import add_shared_options, complete
 
-from .budgets import NORMS, Budget, make_budget, parse_eps
+from .budgets import NORMS, Budget, make_budget, parse_eps, refuse_negative_fractions
 
 # The strengths of the paper's main comparison (Tables 9 and 14).
 DEFAULT_EPS = {"l2": "0.5", "linf": "4/255"}
+
+
+class _Ambiguous(argparse.Action):
+    """Refuses --steps, which means the attack's to some and the training's to others."""
+
+    def __call__(self, parser: object, namespace: object, value: Any, flag: object = None) -> None:
+        given = "" if value is None else f" {value}"
+        raise UserError(
+            f"--steps{given} is given: the steps of PGD are --attack-steps, and the length of "
+            "training is --epochs; give the one that is meant."
+        )
 
 
 def build_parser() -> Parser:
@@ -39,8 +51,15 @@ def _add_attack(parser: Parser) -> None:
     group.add_argument("--eps", metavar="E",
                        help="largest norm of a perturbation of images in [0, 1] at the network's "
                        f"resolution (default: {DEFAULT_EPS['l2']} or {DEFAULT_EPS['linf']})")
-    group.add_argument("--steps", type=int, default=10, help="of PGD (default: 10)")
-    group.add_argument("--step-size", metavar="E", help="default: 2.5 eps / steps")
+    group.add_argument("--attack-steps", type=int, default=10, metavar="N",
+                       help="of PGD; the length of training is --epochs (default: 10)")
+    group.add_argument("--step-size", metavar="E", help="of PGD (default: 2.5 eps / steps)")
+    group.add_argument("--allow-large-eps", action="store_true",
+                       help="accept an eps above 32/255 (linf) or 2%% of sqrt(3hw) (l2), the "
+                       "largest distance of two images of h x w pixels")
+    # What training scripts call their length, and other attack libraries PGD's.
+    group.add_argument("--steps", nargs="?", action=_Ambiguous, default=argparse.SUPPRESS,
+                       help=argparse.SUPPRESS)
     group.add_argument("--adv-weight", type=float, default=0.5, metavar="W",
                        help="share of the adversarial half in the objective; less favours clean "
                        "accuracy, more robust accuracy (default: 0.5)")
@@ -63,6 +82,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     Raises:
         UserError: an option is unknown or out of range.
     """
+    refuse_negative_fractions(argv)
     options = build_parser().parse_args(argv)
     complete(options)
     if options.eps is None:
@@ -87,8 +107,10 @@ def budget_of(options: argparse.Namespace) -> Budget:
         UserError: an unknown norm, or a number out of range.
     """
     eps = parse_eps(options.eps) if options.norm in NORMS else 0.0
-    step_size = None if options.step_size is None else parse_eps(options.step_size)
-    return make_budget(options.norm, eps, steps=options.steps, step_size=step_size)
+    step_size = None
+    if options.step_size is not None:
+        step_size = parse_eps(options.step_size, "The step size")
+    return make_budget(options.norm, eps, steps=options.attack_steps, step_size=step_size)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -34,6 +34,8 @@ class AttackView(nn.Module):
         channels_last: memory format of the copy's convolutions and activations.
         precision: "fp32", or "bf16" or "fp16" for autocast; fp16 scales the loss.
         compile: pass the copy through torch.compile.
+        as_is: attack the model itself, in float32: for one that cannot be copied or traced, or
+            whose modes cannot be relied on. It has to be in evaluation mode.
 
     Raises:
         UserError: an unknown precision.
@@ -47,6 +49,7 @@ class AttackView(nn.Module):
         channels_last: bool = True,
         precision: str = "fp32",
         compile: bool = False,
+        as_is: bool = False,
     ) -> None:
         super().__init__()
         if precision not in DTYPES:
@@ -57,6 +60,13 @@ class AttackView(nn.Module):
         self.channels_last = channels_last
         self.loss_scale = FIRST_LOSS_SCALE if precision == "fp16" else 1.0
         self._count = _Count()
+        self._sources: _Sources | None = None
+        if as_is:
+            self.channels_last = False
+            # Not one of this module's own: whoever changes or checks their modes leaves it alone.
+            object.__setattr__(self, "model", model)
+            self.eval()
+            return
         if isinstance(model, Learner):
             model = nn.Sequential(model.image_encoder, model.classifier)
         self.model = copy.deepcopy(model).eval()
@@ -89,7 +99,8 @@ class AttackView(nn.Module):
 
         Nothing is traced or compiled anew. It costs about one pass over the weights.
         """
-        self._sources.copy()
+        if self._sources is not None:
+            self._sources.copy()
 
     def train(self, mode: bool = True) -> AttackView:
         """Stay in evaluation mode: an attack must not change or use a batch's statistics."""
@@ -143,7 +154,8 @@ class AttackView(nn.Module):
             how many there were; 0 if there were none. Nothing waits for the device.
         """
         if self._count.unusable is None:
-            return next(self.model.parameters()).new_zeros((), dtype=torch.float32)
+            weights = [*self.model.parameters(), *self.model.buffers()]
+            return torch.zeros((), device=weights[0].device if weights else None)
         return self._count.unusable / max(1, self._count.total)
 
 

@@ -17,8 +17,8 @@ Options = Mapping[str, Any]
 
 # Names of the options that `sweeps` may not import the parsers of; a test compares them.
 _ADVERSARIAL = (
-    "norm", "eps", "steps", "step_size", "adv_weight", "adversarial_only", "eps_warmup",
-    "attack_precision",
+    "norm", "eps", "attack_steps", "step_size", "allow_large_eps", "adv_weight",
+    "adversarial_only", "eps_warmup", "attack_precision",
 )  # fmt: skip
 _EVALUATE = (
     "transforms", "data_dir", "download", "split", "n", "seed", "attacks",
@@ -33,13 +33,13 @@ _DG = (
     "dataset", "data_dir", "algorithm", "test_envs", "hparams", "hparams_seed", "steps",
     "checkpoint_freq", "holdout_fraction", "skip_model_save", "save_model_every_checkpoint",
     "task", "augmented_validation", "skip_training_splits", "image_size", "device", "precision",
-    "workers", "memory", "checkpoint_minutes",
+    "workers", "memory", "checkpoint_minutes", "scan",
 )  # fmt: skip
 # What the sweep itself says of each run.
 _OWN = ("output", "seeds", "resume", "overwrite")
 COMMANDS = ("finetune", "dg", "domainbed", "robust")
 # Options that only have a form that switches them off.
-_ONLY_OFF = ("focal", "smooth_classifier", "masking_checks")
+_ONLY_OFF = ("focal", "smooth_classifier", "masking_checks", "scan")
 _BOTH_FORMS = ("nesterov", "channels_last")
 # What a run may be moved to another machine with.
 NOT_IDENTITY = HARMLESS | {"device", "memory"}

@@ -59,7 +59,7 @@ def _training(options: Options, sizes: Mapping[str, int], adversarial: bool) -> 
     images = sizes["train"] * _number(options, "fraction", 1)
     step, look = float(_TRAIN), 1.0
     if adversarial:
-        attack = 2 * _number(options, "steps", 10)
+        attack = 2 * _number(options, "attack_steps", 10)
         # Clean and adversarial images are joined, and both are looked at.
         step = attack + _TRAIN * (1 if options.get("adversarial_only") else 2)
         look = attack + 2

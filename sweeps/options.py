@@ -6,7 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
-from core_tuning.checks import check_above_zero
+from core_tuning.checks import check_range
 from core_tuning.errors import UserError
 from core_tuning.parser import Parser
 
@@ -108,7 +108,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers is {options.workers}: expected at least 1.")
     if options.tflops is not None:
-        check_above_zero("--tflops", options.tflops)
+        check_range("tflops", options.tflops, "--tflops")
     if options.price is not None and not 0 <= options.price < math.inf:
         raise UserError(f"--price is {options.price}: expected dollars of at least 0.")
     options.output = sweep_path(options)

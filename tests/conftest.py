@@ -35,7 +35,7 @@ def fresh_accelerate() -> Iterator[None]:
         state.GradientState._reset_state()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_folder() -> WriteFolder:
     """Write DIR/{train,val,...}/CLASS/*.png: noise around a colour of each class."""
     import numpy as np

@@ -10,8 +10,11 @@ from typing import NamedTuple
 
 from ..errors import UserError
 from . import manual_sets, torchvision_sets
+from .fingerprint import fingerprint
 from .folders import load_folder
+from .images import ImageFiles
 from .paper_sizes import size_warnings
+from .scan import scan_headers
 from .splits import Source, Splits, carve_and_sample
 
 TorchvisionReader = Callable[[str, Path, str, bool], Source]
@@ -32,6 +35,7 @@ class _Manual(NamedTuple):
 
 
 EMBEDDED = "emoji_domains"
+USERS_FOLDER = "folder"
 _DOWNLOADABLE = {
     "cifar10": _Downloadable(torchvision_sets.cifar, "cifar-10-batches-py/"),
     "cifar100": _Downloadable(torchvision_sets.cifar, "cifar-100-python/"),
@@ -64,7 +68,7 @@ _MANUAL = {
     "inat18": _Manual(
         manual_sets.inat18, "train2018.json, val2018.json and train_val2018/ with the images"
     ),
-    "folder": _Manual(
+    USERS_FOLDER: _Manual(
         lambda root, _: load_folder(root), "train/class/* and val/class/* (or test/class/*)"
     ),
 }
@@ -79,6 +83,7 @@ def load_splits(
     fraction: float = 1.0,
     validation: float = 0.1,
     seed: int = 0,
+    scan: bool = False,
 ) -> Splits:
     """Load a data set of Table 10, the embedded one, or a folder of images.
 
@@ -91,12 +96,19 @@ def load_splits(
         validation: share in [0, 1) of the training images to carve out, about the same of each
             class; a folder with its own validation and test images keeps those instead.
         seed: what carving and sampling depend on. The test set does not depend on it.
+        scan: look at the header of every image of a user's folder.
 
     Raises:
-        UserError: the name is unknown, an argument is out of range, or the set is missing or not
-            laid out as expected; one sentence says what to do.
+        UserError: the name is unknown, an argument is out of range, or the set is missing, not
+            laid out as expected, or has files that are no images; one sentence says what to do.
     """
     source = _read(name, root, download)
+    _check_labels(name, source)
+    found = fingerprint(source.parts())
+    if scan and name == USERS_FOLDER:
+        scan_headers(
+            [part for part in source.parts().values() if isinstance(part, ImageFiles)], found
+        )
     train, held_out = carve_and_sample(source, fraction=fraction, validation=validation, seed=seed)
     return Splits(
         name=name,
@@ -105,8 +117,21 @@ def load_splits(
         validation=held_out,
         test=source.test,
         split=source.split,
-        warnings=size_warnings(name, source),
+        warnings=[*size_warnings(name, source), *source.warnings],
+        fingerprint=found,
     )
+
+
+def _check_labels(name: str, source: Source) -> None:
+    """Refuse what a damaged list of images leaves: a part without images, or labels of no class."""
+    for part, images in source.parts().items():
+        if not len(images):
+            raise UserError(f"'{name}' has no {part} images: unpack or copy its files anew.")
+        if not 0 <= min(images.labels) <= max(images.labels) < len(images.classes):
+            raise UserError(
+                f"'{name}' has {part} images of none of its {len(images.classes)} classes: unpack "
+                "or copy its lists of images anew."
+            )
 
 
 def _read(name: str, root: str | os.PathLike[str] | None, download: bool) -> Source:
@@ -137,4 +162,5 @@ def _read(name: str, root: str | os.PathLike[str] | None, download: bool) -> Sou
 def _required_root(name: str, root: str | os.PathLike[str] | None, layout: str) -> Path:
     if root is None:
         raise UserError(f"'{name}' needs a folder: give --data-dir FOLDER with {layout}.")
-    return Path(root).expanduser()
+    # Path's own method raises an error where there is no such user.
+    return Path(os.path.expanduser(root))  # noqa: PTH111

@@ -4,41 +4,47 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
 from ..errors import UserError
+from .checking import each_file, file_size, reason_of
+from .modes import to_rgb, upright
+from .names import shown
 
 ImageAndLabel = tuple[Image.Image, int]
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a PIL image of any mode to RGB; what is transparent becomes white."""
-    if image.has_transparency_data:
-        opaque = image.convert("RGBA")
-        white = Image.new("RGBA", opaque.size, "white")
-        white.alpha_composite(opaque)
-        image = white
-    return image.convert("RGB")
-
-
-def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Read an image file as RGB.
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Open an image file without decoding it.
 
     Raises:
-        UserError: the file is missing, truncated or not an image.
+        Exception: of any kind, if it is no file or no image.
+    """
+    file_size(path)
+    return Image.open(path)
+
+
+def read_image(path: str | os.PathLike[str], *, turn: bool = False) -> Image.Image:
+    """Read an image file as RGB.
+
+    Args:
+        path: of the file.
+        turn: turn the image as its EXIF orientation says.
+
+    Raises:
+        UserError: the file is missing, truncated, not an image, or of a mode without a range.
     """
     try:
-        with Image.open(path) as image:
-            return to_rgb(image)
-    # PIL reports broken files by all of these: a broken PNG, for one, is a SyntaxError.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        with open_image(path) as image:
+            return to_rgb(upright(image) if turn else image)
+    # A damaged file makes PIL raise anything: a broken PNG, for one, is a SyntaxError.
+    except Exception as error:
         raise UserError(
-            f"The image {os.fspath(path)} cannot be read ({reason}): "
+            f"The image {shown(path)} cannot be read ({reason_of(error)}): "
             "replace it with an intact file or remove it."
         ) from error
 
@@ -70,26 +76,63 @@ class LabelledImages(Dataset[ImageAndLabel], ABC):
     def subset(self, indices: Sequence[int]) -> LabelledImages:
         """Return the images of these indices, in this order."""
 
+    @abstractmethod
+    def identity(self) -> Iterator[bytes | memoryview]:
+        """Yield what tells these images from others, wherever they lie: for a fingerprint.
+
+        Raises:
+            UserError: a file is missing or is no file.
+        """
+
 
 class ImageFiles(LabelledImages):
-    """Images in files, read when they are asked for."""
+    """Images in files, read when they are asked for.
+
+    Args:
+        paths: of the files.
+        labels: of the images.
+        classes: names.
+        root: the data set's folder, below which the paths tell the images apart.
+        turn: turn images as their EXIF orientation says. Cameras store it; the data sets that are
+            compared with DomainBed's or torchvision's are read as these do, which ignore it.
+    """
 
     def __init__(
         self,
         paths: Sequence[str | os.PathLike[str]],
         labels: Sequence[int],
         classes: Sequence[str],
+        *,
+        root: str | os.PathLike[str] = "",
+        turn: bool = False,
     ) -> None:
         super().__init__(labels, classes)
         self.paths = [os.fspath(path) for path in paths]
+        self.root = os.fspath(root)
+        self.turn = turn
 
     def image(self, index: int) -> Image.Image:
-        return read_image(self.paths[index])
+        return read_image(self.paths[index], turn=self.turn)
 
     def subset(self, indices: Sequence[int]) -> ImageFiles:
         return ImageFiles(
-            [self.paths[i] for i in indices], [self.labels[i] for i in indices], self.classes
+            [self.paths[i] for i in indices],
+            [self.labels[i] for i in indices],
+            self.classes,
+            root=self.root,
+            turn=self.turn,
         )
+
+    def identity(self) -> Iterator[bytes | memoryview]:
+        sizes = each_file(
+            self.paths,
+            file_size,
+            advice="restore, replace or remove them",
+            task="looking at files",
+        )
+        above = f"{self.root.rstrip('/')}/"
+        for path, label, size in zip(self.paths, self.labels, sizes, strict=True):
+            yield os.fsencode(path.removeprefix(above)) + f"\0{label}\0{size}\0".encode()
 
 
 class ImageArray(LabelledImages):
@@ -105,6 +148,10 @@ class ImageArray(LabelledImages):
     def subset(self, indices: Sequence[int]) -> ImageArray:
         chosen = np.asarray(indices, dtype=np.int64)
         return ImageArray(self.array[chosen], [self.labels[i] for i in indices], self.classes)
+
+    def identity(self) -> Iterator[bytes | memoryview]:
+        yield f"{self.array.shape} {self.labels}".encode()
+        yield np.ascontiguousarray(self.array).reshape(-1).data
 
 
 class DecodedImages(LabelledImages):
@@ -123,6 +170,11 @@ class DecodedImages(LabelledImages):
         return DecodedImages(
             [self.arrays[i] for i in indices], [self.labels[i] for i in indices], self.classes
         )
+
+    def identity(self) -> Iterator[bytes | memoryview]:
+        for array, label in zip(self.arrays, self.labels, strict=True):
+            yield f"{array.shape} {label}".encode()
+            yield np.ascontiguousarray(array).reshape(-1).data
 
 
 def decoded_bytes(images: LabelledImages, sample: int = 32) -> int:

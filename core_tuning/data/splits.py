@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import UserError
 from .images import LabelledImages
@@ -26,7 +26,9 @@ class Splits:
         validation: what models are selected on; empty when nothing was carved out.
         test: what is reported; it selects nothing.
         split: which split of the set this is, to be written into the results.
-        warnings: where the set differs from the paper's, a sentence each.
+        warnings: where the set differs from the paper's, and what of a folder is skipped, a
+            sentence each.
+        fingerprint: of the images as they lie on disk; see `fingerprint`.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Splits:
     test: LabelledImages
     split: str
     warnings: list[str] = field(default_factory=list)
+    fingerprint: dict[str, Any] = field(default_factory=dict)
 
 
 class Source(NamedTuple):
@@ -45,6 +48,12 @@ class Source(NamedTuple):
     test: LabelledImages
     split: str
     validation: LabelledImages | None = None
+    warnings: tuple[str, ...] = ()
+
+    def parts(self) -> dict[str, LabelledImages]:
+        """Return its images by what they are for."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: images for name, images in parts.items() if images is not None}
 
 
 def _positions(strata: Sequence[Hashable], generator_path: tuple[int, ...]) -> list[list[int]]:

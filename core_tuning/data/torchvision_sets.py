@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.error import URLError
 from torchvision import datasets
 
 from ..errors import UserError
+from .checking import reason_of
 from .folders import require_folder, require_same_classes, scan_classes
 from .images import ImageArray, ImageFiles
 from .splits import Source, split_per_class
@@ -40,10 +40,9 @@ def reading(
         raise UserError(
             f"'{name}' lacks the file {error.filename}: expected {layout} in {root}{hint}."
         ) from error
-    except (RuntimeError, OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split()).removesuffix(
-            "You can use download=True to download it"
-        )
+    # A damaged list, matrix or pickle makes its reader raise anything.
+    except Exception as error:
+        reason = reason_of(error).removesuffix("You can use download=True to download it")
         raise UserError(
             f"'{name}' cannot be read from {root} ({reason.strip(' .')}): expected {layout} in it"
             f"{hint}."
@@ -59,12 +58,13 @@ def cifar(name: str, root: Path, layout: str, download: bool) -> Source:
     return Source(train, test, "torchvision train/test")
 
 
-def _files(parts: list[Any], paths: str = "_image_files") -> ImageFiles:
+def _files(parts: list[Any], root: Path, paths: str = "_image_files") -> ImageFiles:
     """Concatenate torchvision data sets of the same classes; `paths` is an attribute's name."""
     return ImageFiles(
         [path for part in parts for path in getattr(part, paths)],
         [label for part in parts for label in part._labels],
         parts[0].classes,
+        root=root,
     )
 
 
@@ -79,7 +79,9 @@ def dtd(name: str, root: Path, layout: str, download: bool) -> Source:
         require_same_classes(
             part.classes, train.classes, f"The file {root / 'dtd/dtd/labels' / other}", "train1.txt"
         )
-    return Source(_files([train, val]), _files([test]), "torchvision trainval/test, partition 1")
+    return Source(
+        _files([train, val], root), _files([test], root), "torchvision trainval/test, partition 1"
+    )
 
 
 def aircraft(name: str, root: Path, layout: str, download: bool) -> Source:
@@ -89,7 +91,9 @@ def aircraft(name: str, root: Path, layout: str, download: bool) -> Source:
             datasets.FGVCAircraft(root, split, annotation_level="variant", download=download)
             for split in ("trainval", "test")
         )
-    return Source(_files([train]), _files([test]), "torchvision trainval/test, variants")
+    return Source(
+        _files([train], root), _files([test], root), "torchvision trainval/test, variants"
+    )
 
 
 def pets(name: str, root: Path, layout: str, download: bool) -> Source:
@@ -103,7 +107,9 @@ def pets(name: str, root: Path, layout: str, download: bool) -> Source:
         test.classes, train.classes, f"The file {annotations / 'test.txt'}", "trainval.txt"
     )
     return Source(
-        _files([train], "_images"), _files([test], "_images"), "torchvision trainval/test"
+        _files([train], root, "_images"),
+        _files([test], root, "_images"),
+        "torchvision trainval/test",
     )
 
 
@@ -118,7 +124,9 @@ def flowers(name: str, root: Path, layout: str, download: bool) -> Source:
         if not hasattr(part, "classes"):  # before torchvision 0.22
             part.classes = [str(number) for number in range(1, 103)]
     return Source(
-        _files(parts[:2]), _files(parts[2:]), "torchvision train+val/test, not Kaggle's split"
+        _files(parts[:2], root),
+        _files(parts[2:], root),
+        "torchvision train+val/test, not Kaggle's split",
     )
 
 
@@ -127,8 +135,13 @@ def cars(root: Path, layout: str) -> Source:
     with reading("cars", root, layout, download=False, downloadable=False):
         parts = [datasets.StanfordCars(root, split) for split in ("train", "test")]
     train, test = (
-        ImageFiles([path for path, _ in p._samples], [label for _, label in p._samples], p.classes)
-        for p in parts
+        ImageFiles(
+            [path for path, _ in part._samples],
+            [label for _, label in part._samples],
+            part.classes,
+            root=root,
+        )
+        for part in parts
     )
     return Source(train, test, "torchvision train/test")
 
@@ -146,7 +159,7 @@ def caltech101(name: str, root: Path, layout: str, download: bool) -> Source:
         root / "caltech101" / "101_ObjectCategories",
         "class/*.jpg in it; --download fetches the set",
     )
-    images = scan_classes(folder)
+    images = scan_classes(folder, root=root)
     train, test = split_per_class(images.labels, CALTECH_IMAGES_PER_CLASS, CALTECH_SEED)
     return Source(
         images.subset(train),

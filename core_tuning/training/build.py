@@ -49,6 +49,7 @@ def build_data(options: argparse.Namespace, seed: int) -> Data:
         fraction=options.fraction,
         validation=options.validation,
         seed=seed,
+        scan=options.scan,
     )
     if options.batch_size > len(splits.train):
         raise UserError(

@@ -13,7 +13,7 @@ import shlex
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from core_tuning.files import (
     held,
     read_json,
     read_lines,
+    remove_unfinished,
+    require_file,
     write_atomically,
     write_json,
     write_lines,
@@ -97,12 +99,16 @@ class RunFolder:
     def hold(self) -> Iterator[None]:
         """Keep other processes out; the folder is made if it is missing.
 
+        What a kill has left of unfinished writes is removed.
+
         Raises:
             UserError: another process holds it, or it cannot be made.
         """
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         with held(self.path):
+            for name in self.files:
+                remove_unfinished(self.path / name)
             yield
 
     def start(self, config: dict[str, Any], *, overwrite: bool = False) -> None:
@@ -114,9 +120,9 @@ class RunFolder:
         """
         self.check_start(overwrite=overwrite)
         with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
             if not self.is_free():
                 self._replace()
-            (self.path / "figures").mkdir(parents=True, exist_ok=True)
         self._write_config(config, [])
 
     def _replace(self) -> None:
@@ -180,9 +186,10 @@ class RunFolder:
         self.check_resume(config, may_differ=may_differ)
         earlier = field(self._read_marker(), "environments", list, self.config_path)
         now = environment()
+        last = field({"last": earlier[-1]}, "last", dict, self.config_path) if earlier else now
         for name in _DECIDING:
-            before = earlier[-1].get(name) if earlier else None
-            if earlier and before != now[name]:
+            before = last.get(name)
+            if before != now[name]:
                 print(
                     f"warning: {self.path} goes on with {name} {now[name]} where it had {before}: "
                     "the result will differ in its last bits from that of an uninterrupted run.",
@@ -212,7 +219,10 @@ class RunFolder:
             "environments": earlier if now in earlier[-1:] else [*earlier, now],
             "files": self.files,
         }
+        # First of all, so that whatever stops this leaves a folder that is known for a run's.
         write_json(self.config_path, contents)
+        with writing(self.path):
+            (self.path / "figures").mkdir(exist_ok=True)
 
     def _read_marker(self) -> dict[str, Any]:
         if not self.config_path.exists():
@@ -278,16 +288,30 @@ class RunFolder:
         torch.save({RUN_CHECKPOINT_KEY: RUN_CHECKPOINT_VERSION, **state}, buffer)
         write_atomically(self.checkpoint_path, buffer.getbuffer())
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
+    def load_checkpoint(self, names: Iterable[str] = ()) -> dict[str, Any] | None:
         """Return what was saved last, or None if the run was stopped before that.
 
+        Args:
+            names: of what must be in it.
+
         Raises:
-            UserError: the file is damaged.
+            UserError: the file is damaged, or of another kind of run.
         """
         if not self.checkpoint_path.exists():
             return None
         check_sums(self.checkpoint_path)
-        return read_checkpoint(self.checkpoint_path)
+        state = read_checkpoint(self.checkpoint_path)
+        is_ours = (
+            isinstance(state, dict)
+            and state.get(RUN_CHECKPOINT_KEY) == RUN_CHECKPOINT_VERSION
+            and state.keys() >= set(names)
+        )
+        if not is_ours:
+            raise UserError(
+                f"'{self.checkpoint_path}' is not what such a run saves: copy it again from where "
+                "it is whole, or start the run again with --overwrite."
+            )
+        return state
 
 
 def write_marked(path: Path, contents: dict[str, Any]) -> None:
@@ -322,6 +346,8 @@ def check_sums(path: Path) -> None:
     Raises:
         UserError: the file is damaged.
     """
+    # A device, of which there is no end, would be read until memory is full.
+    require_file(path)
     try:
         with zipfile.ZipFile(path) as packed:
             damaged = packed.testzip()

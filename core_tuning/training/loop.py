@@ -149,13 +149,24 @@ class _Run:
             torch.compile(learner.image_encoder) if settings.compile else learner.image_encoder
         )
         self.generator = torch.Generator(device)
-        checkpoint = folder.load_checkpoint()
+        checkpoint = folder.load_checkpoint(self.state.state_dict())
         if checkpoint is not None:
             self.state.load_state_dict(checkpoint)
+        self._check_metrics()
         self._load_batches(train)
         folder.forget_metrics_after(self.batches.last_finished_step())
         self.started = time.monotonic()
         self.saved_at = self.started
+
+    def _check_metrics(self) -> None:
+        """Stop where a line is lost: whatever reads them would take the run for a shorter one."""
+        epochs = [line.get("epoch") for line in self.folder.read_metrics()]
+        for epoch in range(1, self.state.epoch + 1):
+            if epoch not in epochs:
+                raise UserError(
+                    f"{self.folder.metrics_path} lacks the line of epoch {epoch}, which the run "
+                    "has finished: restore the file, or start again with --overwrite."
+                )
 
     def _load_batches(self, train: Dataset) -> None:
         settings = self.settings
@@ -180,7 +191,7 @@ class _Run:
             self._backward(part, part_labels, number)
         state.optimizer.step()
         state.optimizer.zero_grad()
-        state.average_weights()
+        state.update_average()
         state.step += 1
 
     def _backward(self, images: Tensor, labels: Tensor, number: int) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
-from core_tuning.checks import check_above_zero, check_choice, check_eta, check_share
+from core_tuning.checks import check_choice, check_options
 from core_tuning.errors import UserError
 from core_tuning.parser import Parser
 
@@ -16,8 +15,18 @@ from .presets import preset
 METHODS = {"ce": "CE", "ce_con": "CE-Con", "core_tuning": "Core-tuning"}
 # Options that a preset gives a value to when the command line does not.
 PRESET_OPTIONS = tuple(preset("emoji_domains"))
+# Options that are numbers.
+RANGED = (
+    "image_size", "fraction", "validation", "eta", "alpha", "temperature", "lambda_n", "lambda_p",
+    "projection_dim", "projection_depth", "epochs", "batch_size", "accumulate", "lr", "momentum",
+    "weight_decay", "ema", "limit_steps", "workers", "eval_every", "checkpoint_minutes",
+    "seeds",
+)  # fmt: skip
 # Options that change nothing in the finished weights, and may differ on --resume.
-HARMLESS = frozenset({"workers", "checkpoint_minutes", "tensorboard", "data_dir", "download"})
+HARMLESS = frozenset(
+    ("workers", "checkpoint_minutes", "tensorboard", "data_dir", "download", "scan",
+     "allow_large_eps")
+)  # fmt: skip
 
 
 def add_shared_options(parser: Parser) -> None:
@@ -38,10 +47,13 @@ def _add_data(parser: Parser) -> None:
                        help="emoji_domains (embedded, the default), cifar10, cifar100, dtd, "
                        "aircraft, pets, flowers, flowers_kaggle, cars, caltech101, imagenet20, "
                        "inat18, or 'folder' for DIR/{train,val}/CLASS/*, where val is the test "
-                       "set, or DIR/{train,val,test}/CLASS/*, where val selects the model")
+                       "set, or DIR/{train,val,test}/CLASS/*, where val selects the model; val "
+                       "may be called valid, validation or dev, and the others training, testing")
     group.add_argument("--data-dir", type=Path, metavar="DIR", help="where the data set lies")
     group.add_argument("--download", action="store_true",
                        help="fetch it first, where torchvision can")
+    group.add_argument("--no-scan", dest="scan", action="store_false",
+                       help="do not look at the header of every image of a folder before training")
     group.add_argument("--fraction", type=float, default=1.0, metavar="F",
                        help="train on a stratified share of the training data (Table 5)")
     group.add_argument("--validation", type=float, default=0.1, metavar="F",
@@ -107,8 +119,10 @@ def _add_optimisation(parser: Parser) -> None:
     group.add_argument("--weight-decay", type=float)
     group.add_argument("--schedule", choices=("cosine", "linear", "constant", "exponential"))
     group.add_argument("--ema", type=float, default=0.0, metavar="DECAY",
-                       help="evaluate and keep a moving average of the weights, such as 0.995; "
-                       "it should span a few epochs at most (default: 0, no average)")
+                       help="evaluate and keep a moving average of the weights and batch-norm "
+                       "statistics, such as 0.995; after t steps its decay is at most "
+                       "(1 + t)/(10 + t); it should span a few epochs at most (default: 0, no "
+                       "average)")
     group.add_argument("--limit-steps", type=int, metavar="N",
                        help="stop after N steps, to try out a command")
 
@@ -160,38 +174,12 @@ def complete(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    check_eta(options.eta)
-    for name in ("alpha", "temperature", "lr"):
-        check_above_zero(name, getattr(options, name))
-    for name in ("lambda_n", "lambda_p"):
-        check_share(name, getattr(options, name))
-    for name in ("epochs", "batch_size", "accumulate", "eval_every"):
-        if getattr(options, name) < 1:
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} is {getattr(options, name)}: expected at least 1.")
+    check_options(options, RANGED)
     if options.batch_size % options.accumulate:
         raise UserError(
             f"--accumulate is {options.accumulate}, which does not divide the batch size "
             f"{options.batch_size}: choose a divisor."
         )
-    if not 0 < options.fraction <= 1:
-        raise UserError(f"--fraction is {options.fraction}: expected above 0, at most 1.")
-    if not 0 <= options.validation < 1:
-        raise UserError(f"--validation is {options.validation}: expected at least 0, below 1.")
-    if not 0 <= options.ema < 1:
-        raise UserError(f"--ema is {options.ema}: expected at least 0, below 1, such as 0.995.")
-    if options.limit_steps is not None and options.limit_steps < 1:
-        raise UserError(f"--limit-steps is {options.limit_steps}: expected at least 1.")
-    if not options.checkpoint_minutes >= 0:
-        raise UserError(
-            f"--checkpoint-minutes is {options.checkpoint_minutes}: expected at least 0."
-        )
-    if options.workers < 0:
-        raise UserError(f"--workers is {options.workers}: expected 0 or more.")
-    if not 0 <= options.weight_decay < math.inf:
-        raise UserError(f"--weight-decay is {options.weight_decay}: expected at least 0.")
-    if not 0 <= options.momentum < 1:
-        raise UserError(f"--momentum is {options.momentum}: expected at least 0, below 1.")
     if options.method == "ce":
         check_choice("mixing", options.mixing, ("manifold", "none"))
     if options.method == "ce_con":
@@ -203,7 +191,7 @@ def _check(options: argparse.Namespace) -> None:
         )
     if not options.seeds:
         raise UserError("--seeds is empty: give at least one number, such as --seeds 0 1 2.")
-    if len(set(options.seeds)) < len(options.seeds) or min(options.seeds) < 0:
-        raise UserError(f"--seeds is {options.seeds}: expected different numbers of at least 0.")
+    if len(set(options.seeds)) < len(options.seeds):
+        raise UserError(f"--seeds is {options.seeds}: expected different numbers.")
     if options.resume and options.overwrite:
         raise UserError("--resume and --overwrite exclude each other: give one of them.")

@@ -9,11 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
+from core_tuning.checkpoint_recognition import METADATA_KEY
+from core_tuning.checkpoints import read_checkpoint
+from core_tuning.data import check_same_images
 from core_tuning.errors import UserError
-from core_tuning.files import read_json
+from core_tuning.files import field as field_of
+from core_tuning.files import read_json, require_file
 from core_tuning.report.figures import save_confusion
 from core_tuning.report.summary import summarise
 
@@ -29,6 +32,8 @@ from .state import TrainingState
 from .tensorboard import check_tensorboard, tensorboard_writer
 
 NOT_IN_CONFIG = ("seeds", "output", "resume", "overwrite")
+_SAID_OF_A_RESULT = {"dataset": str, "split": str, "selection": str, "selected_epoch": int,
+                     "test": dict}  # fmt: skip
 # Above, a matrix takes more room than anyone reads.
 MOST_CLASSES_IN_FULL = 300
 CLASSES_OF_REDUCED_FIGURE = 40
@@ -76,9 +81,11 @@ def run_seeds(
     """
     check_output(options)
     results = []
+    images = None
     for seed in options.seeds:
         folder = seed_folder(options, seed)
-        result = run(options, seed, folder, kind)
+        result = run(options, seed, folder, kind, images)
+        images = RunFolder(folder).read_config().get("data")
         results.append(result)
         print(describe(result, folder))
     if len(results) > 1:
@@ -107,27 +114,50 @@ def run_config(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     return {**config, "encoder": encoder_name(options), "seed": seed}
 
 
-def run(options: argparse.Namespace, seed: int, path: Path, kind: Kind = PLAIN) -> dict[str, Any]:
+def run(
+    options: argparse.Namespace,
+    seed: int,
+    path: Path,
+    kind: Kind = PLAIN,
+    images: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Fine-tune with one seed in one folder; return its result.
 
-    A folder whose run is finished is left as it is when it is resumed.
+    A folder whose run is finished is left as it is when it is resumed. `images` is the fingerprint
+    of another seed's, with which a new run must agree.
     """
     config = run_config(options, seed)
     folder = RunFolder(path)
     if options.resume and not folder.is_free():
+        # The options are compared first, and the images once they are read.
+        config["data"] = folder.read_config().get("data")
         folder.check_resume(config, may_differ=HARMLESS)
         with folder.hold():
-            folder.resume(config, may_differ=HARMLESS)
             # The last file that a run writes.
             if folder.result_path.exists() and _figure(folder).exists():
-                return read_json(folder.result_path)
-            return _make(options, config, folder, kind, *_build(options, seed))
+                return _read_result(folder)
+            built = _build(options, seed)
+            check_same_images(config["data"], built[0].splits.fingerprint, path)
+            folder.resume(config, may_differ=HARMLESS)
+            return _make(options, config, folder, kind, *built)
     folder.check_start(overwrite=options.overwrite)
     # Built first, so that a mistake leaves no folder behind.
     built = _build(options, seed)
+    config["data"] = built[0].splits.fingerprint
+    check_same_images(images or config["data"], config["data"], path.parent)
     with folder.hold():
         folder.start(config, overwrite=options.overwrite)
         return _make(options, config, folder, kind, *built)
+
+
+def _read_result(folder: RunFolder) -> dict[str, Any]:
+    path = folder.result_path
+    result = read_json(path)
+    for name, kind in _SAID_OF_A_RESULT.items():
+        field_of(result, name, kind, path)
+    for name in ("images", "top1", "mean_per_class"):
+        field_of(result["test"], name, (int, float), path)
+    return result
 
 
 def _make(
@@ -209,7 +239,9 @@ def _report(
     best_epoch: int,
 ) -> dict[str, Any]:
     """Evaluate the selected model on the test set, and write result, table and figure."""
-    learner.load_exported(load_file(folder.model_path))
+    require_file(folder.model_path)
+    model = read_checkpoint(folder.model_path)
+    learner.load_exported({name: model[name] for name in model if name != METADATA_KEY})
     classes = data.splits.classes
     test = kind.evaluate(learner, data.test, len(classes))
     lines = folder.read_metrics()

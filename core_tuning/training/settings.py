@@ -30,8 +30,8 @@ class Settings:
         nesterov: Nesterov momentum, for SGD.
         weight_decay: factor of the L2 penalty.
         schedule: a key of `schedules.SCHEDULES`.
-        ema: decay of the moving average of the weights that is evaluated and exported in place
-            of the weights themselves; 0 for none.
+        ema: decay of the moving average of the weights and batch-norm statistics (`MovingAverage`)
+            that is evaluated and exported in place of the last ones; 0 for none.
         limit_steps: stop after so many steps, where the schedule ends too; None: no limit.
         seed: of batches, augmentations and everything that an objective draws.
         precision: "fp32", or "bf16" or "fp16" for the autocast of the forward pass.

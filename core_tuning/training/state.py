@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core_tuning.objectives import LossTerms
 
-from .ema import make_average
+from .ema import MovingAverage
 from .learner import Learner
 from .randomness import random_states, restore_random_states
 
@@ -26,7 +26,7 @@ class TrainingState:
         learner: what is trained.
         optimizer: of its parameters.
         accelerator: names the device, and has the scaler of float16.
-        ema: decay of the exponential moving average of the weights; 0 keeps none.
+        ema: decay of the moving average of the learner (`MovingAverage`); 0 keeps none.
         figures: names of what is summed up beside the loss terms and the accuracy.
 
     Attributes:
@@ -54,7 +54,7 @@ class TrainingState:
         self.best_score = -math.inf
         self.best_epoch = 0
         self.seconds = 0.0
-        self._average = make_average(learner, ema)
+        self._average = MovingAverage(learner, ema) if ema else None
         self._names = ("loss", "cross_entropy", "contrastive", "top1", *figures)
         # The last one counts images.
         self._sums = torch.zeros(
@@ -65,12 +65,12 @@ class TrainingState:
     @property
     def evaluated(self) -> Learner:
         """What is validated and exported: the average if one is kept, or else the learner."""
-        return self.learner if self._average is None else cast(Learner, self._average.module)
+        return self.learner if self._average is None else self._average.learner
 
-    def average_weights(self) -> None:
-        """Move the average towards the weights after a step."""
+    def update_average(self) -> None:
+        """Move the average towards the learner after a step."""
         if self._average is not None:
-            self._average.update_parameters(self.learner)
+            self._average.update(self.learner)
 
     @torch.no_grad()
     def count(self, terms: LossTerms, labels: Tensor, figures: Tensor | None = None) -> None:

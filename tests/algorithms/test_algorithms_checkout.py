@@ -95,6 +95,8 @@ def test_the_same_commit_is_installed_once_and_another_is_refused(cache, reposit
         checkout.install(str(source), second)
     with pytest.raises(UserError, match="--overwrite"):
         checkout.install(str(source))
+    with pytest.raises(UserError, match=r"holds a file of yours \(mark\)"):
+        checkout.install(str(source), second, overwrite=True)
     assert mark.exists()
 
 

@@ -14,8 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from core_tuning import heads, losses, mining, objectives, released
+from core_tuning.errors import UserError
 
-MODULES = ["mining", "losses", "smoothing", "baselines", "objectives", "released", "heads"]
+MODULES = [
+    "mining", "losses", "smoothing", "baselines", "objectives", "released", "heads", "arguments",
+]  # fmt: skip
 
 
 class CudaOnly(TorchDispatchMode):
@@ -248,6 +251,47 @@ def test_objectives_in_bfloat16(name):
         terms = objective(features, labels, classifier)
         on_cuda(*terms)
         assert terms.total.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_labels_of_other_dtypes(name, dtype):
+    with fake_cuda():
+        objective, classifier = OBJECTIVES[name](), nn.Linear(8, 4, bias=False)
+        features, labels = batch()
+        terms = objective(features, labels.to(dtype), classifier)
+        on_cuda(*terms)
+
+
+# Whatever is wrong is found by shape, dtype and device, without a look at a value.
+WRONG = {
+    "features (n,d,1,1)": lambda z, y: (z[..., None, None], y, None),
+    "features of integers": lambda z, y: (z.long(), y, None),
+    "labels (n,1)": lambda z, y: (z, y[:, None], None),
+    "labels of floats": lambda z, y: (z, y.float(), None),
+    "labels on the CPU": lambda z, y: (z, torch.zeros(6, dtype=torch.long, device="cpu"), None),
+    "no sample": lambda z, y: (z[:0], y[:0], None),
+    "weights (n,1)": lambda z, y: (z, y, torch.rand(6, 1)),
+    "weights on the CPU": lambda z, y: (z, y, torch.rand(6, device="cpu")),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_does_not_fit_is_refused(name, wrong):
+    with FakeTensorMode(), torch.device("cuda"):
+        objective, classifier = OBJECTIVES[name](), nn.Linear(8, 4, bias=False)
+        features, labels, weights = WRONG[wrong](*batch())
+        with CudaOnly(), pytest.raises(UserError):
+            objective(features, labels, classifier, weights=weights)
+
+
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name not in ("ce", "ce_con")])
+def test_a_classifier_of_other_classes_is_refused(name):
+    with fake_cuda():
+        objective, classifier = OBJECTIVES[name](), nn.Linear(8, 5, bias=False)
+        with pytest.raises(UserError, match=r"logits have shape .*, 5\): expected .*, 4\)"):
+            objective(*batch(), classifier)
 
 
 def source_problems(source):

@@ -5,7 +5,13 @@ import math
 import pytest
 
 from core_tuning.errors import UserError
-from core_tuning.robustness.budgets import Budget, describe_eps, make_budget, parse_eps
+from core_tuning.robustness.budgets import (
+    Budget,
+    beyond_usual,
+    describe_eps,
+    make_budget,
+    parse_eps,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,15 +49,34 @@ def test_step_size_by_default():
         ("l2", math.nan, {}, r"eps is nan"),
         ("l2", math.inf, {}, r"eps is inf"),
         ("linf", 8.0, {}, r"eps is 8 .*larger than the range.*8/255"),
-        ("l2", 0.5, {"steps": 0}, r"steps is 0: expected at least 1"),
-        ("l2", 0.5, {"step_size": 0.0}, r"step size is 0.0: expected a number above 0"),
-        ("l2", 0.5, {"step_size": -1.0}, r"step size is -1.0"),
+        ("l2", 1e-46, {}, r"eps is 1e-46, which changes no pixel in float32"),
+        ("l2", 0.5, {"steps": 0}, r"steps is 0: expected 1 to 10000"),
+        ("l2", 0.5, {"steps": 10**9}, r"steps is 1000000000: expected 1 to 10000"),
+        ("l2", 0.5, {"step_size": 0.0}, r"step size is 0: expected a number above 0"),
+        ("l2", 0.5, {"step_size": -1.0}, r"step size is -1"),
+        ("l2", 0.5, {"step_size": 1e39}, r"step size is 1e\+39: .* at most 1000"),
         ("l2", 0.5, {"step_size": math.nan}, r"step size is nan"),
     ],
 )
 def test_budgets_that_are_refused(norm, eps, options, words):
     with pytest.raises(UserError, match=words):
         make_budget(norm, eps, **options)
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "size", "limit"),
+    [
+        ("l2", 7.7, (224, 224), None),  # 2% of sqrt(3 224 224) = 7.76
+        ("l2", 7.8, (224, 224), "above 7.76, 2% of sqrt(3hw) at 224x224 pixels"),
+        ("l2", 1.2, (32, 32), "above 1.11"),
+        ("l2", 1.2, (32, 64), None),
+        ("linf", 32 / 255, (8, 8), None),
+        ("linf", 33 / 255, (8, 8), "eps is 33/255 in the linf norm, above 32/255 at 8x8 pixels"),
+    ],
+)
+def test_an_eps_beyond_the_usual(norm, eps, size, limit):
+    found = beyond_usual(norm, eps, size)
+    assert limit in found if limit else found == ""
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from core_tuning.algorithms.environments import load_environments
 from core_tuning.classification import options as finetune_options
 from core_tuning.errors import UserError
 from core_tuning.robustness import evaluate_options, train_options
+from core_tuning.robustness.train import adversarial
 from core_tuning.sweeps import arguments
 from core_tuning.sweeps.definition import load_sweep, sweep_names
 from core_tuning.sweeps.reading import read_definition
@@ -51,6 +52,8 @@ def test_every_command_line_is_accepted(name, small, tmp_path):
             if step[0] == "domainbed":
                 continue
             options = parse(step, tmp_path)
+            if step[:2] == ("robust", "train"):
+                adversarial(options)
             if step[:2] != ("robust", "evaluate"):
                 seeds = options.trial_seed if step[0] == "dg" else options.seeds
                 assert seeds == [run.seed]

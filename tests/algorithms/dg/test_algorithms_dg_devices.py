@@ -171,6 +171,7 @@ def test_bf16_is_resumed_bit_for_bit(kit, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(_Run, "_save", stop_at_fourth)
         assert main(kit.argv(tmp_path / "cut", *options)) == 130
-    assert steps == [1, 2, 3, 4]
+    # An evaluation is saved before as well as after.
+    assert list(dict.fromkeys(steps)) == [1, 2, 3, 4]
     kit.run(tmp_path / "cut", *options, "--resume")
     kit.assert_same_run(whole, tmp_path / "cut")

@@ -1,10 +1,11 @@
 import multiprocessing
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from core_tuning.data import embedded
+from core_tuning.data import load_splits
 from core_tuning.data.embedded import emoji_domains_folder, unpack
 from core_tuning.errors import UserError
 
@@ -14,6 +15,14 @@ def _zip(path: Path, text: str = "one") -> Path:
         for number in range(50):
             archive.writestr(f"set/{number}.txt", text)
     return path
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
+
+
+WHOLE = {f"set/{number}.txt": "one" for number in range(50)}
 
 
 def test_the_embedded_set_has_its_images():
@@ -28,7 +37,7 @@ def test_an_upgraded_zip_is_unpacked_again(tmp_path):
     assert first != second
     assert (first / "set/0.txt").read_text() == "one"
     assert (second / "set/0.txt").read_text() == "two"
-    assert not list((tmp_path / "cache").glob(".unpacking-*"))
+    assert len(list((tmp_path / "cache").rglob("*"))) == 2 * 52
 
 
 def test_two_processes_at_once(tmp_path):
@@ -40,19 +49,93 @@ def test_two_processes_at_once(tmp_path):
     assert len(list((folders[0] / "set").iterdir())) == 50
 
 
-def test_the_slower_process_keeps_the_faster_ones_folder(tmp_path, monkeypatch):
+def _damage(folder: Path) -> None:
+    for number in range(0, 50, 3):
+        (folder / f"set/{number}.txt").unlink()
+    (folder / "set/1.txt").write_text("")
+    (folder / "set/2.txt").write_text("one and more")
+
+
+def test_what_a_cache_has_lost_is_unpacked_again(tmp_path):
     archive = _zip(tmp_path / "set.zip")
-    rename = embedded._rename_unless_there
-
-    def rename_late(unpacked: Path, target: Path) -> None:
-        (target / "set").mkdir(parents=True)
-        (target / "set" / "faster.txt").touch()
-        rename(unpacked, target)
-
-    monkeypatch.setattr(embedded, "_rename_unless_there", rename_late)
     folder = unpack(archive, tmp_path / "cache")
-    assert [path.name for path in (folder / "set").iterdir()] == ["faster.txt"]
-    assert not list((tmp_path / "cache").glob(".unpacking-*"))
+    kept = (folder / "set/49.txt").stat()
+    _damage(folder)
+    assert unpack(archive, tmp_path / "cache") == folder
+    assert _contents(folder) == WHOLE
+    assert (folder / "set/49.txt").stat() == kept
+
+
+def test_processes_that_mend_a_cache_at_once(tmp_path):
+    archive = _zip(tmp_path / "set.zip")
+    context = multiprocessing.get_context("fork")
+    with context.Pool(3) as pool:
+        for _ in range(5):
+            folder = unpack(archive, tmp_path / "cache")
+            _damage(folder)
+            assert set(pool.starmap(unpack, [(archive, tmp_path / "cache")] * 6, 1)) == {folder}
+            assert _contents(folder) == WHOLE
+
+
+def test_a_kill_in_the_middle_leaves_whole_files(tmp_path, monkeypatch):
+    archive = _zip(tmp_path / "set.zip")
+    replace = Path.replace
+
+    def stop(self: Path, target: Path) -> Path:
+        if target.name == "20.txt":
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", stop)
+        unpack(archive, tmp_path / "cache")
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert _contents(folder) == {f"set/{number}.txt": "one" for number in range(20)}
+    unpack(archive, tmp_path / "cache")
+    assert _contents(folder) == WHOLE
+
+
+def test_a_whole_cache_is_used_though_it_cannot_be_written(tmp_path, monkeypatch):
+    archive = _zip(tmp_path / "set.zip")
+    folder = unpack(archive, tmp_path / "cache")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("mkdir", "write_bytes", "touch", "replace"):
+        monkeypatch.setattr(Path, name, refuse)
+    assert unpack(archive, tmp_path / "cache") == folder
+    (folder / "set/7.txt").unlink()
+    with pytest.raises(UserError, match=r"cannot be unpacked into .*cache \(Permission denied\)"):
+        unpack(archive, tmp_path / "cache")
+
+
+def test_a_file_that_does_not_belong_to_the_set(tmp_path):
+    archive = _zip(tmp_path / "set.zip")
+    folder = unpack(archive, tmp_path / "cache")
+    (folder / "set/.DS_Store").touch()
+    assert unpack(archive, tmp_path / "cache") == folder
+    (folder / "set/own.txt").touch()
+    with pytest.raises(UserError, match=r"not belong to the data set \(set/own\.txt\): delete"):
+        unpack(archive, tmp_path / "cache")
+
+
+def test_every_image_is_trained_on_after_a_cleaner(tmp_path, monkeypatch):
+    monkeypatch.setenv("CORE_TUNING_CACHE", str(tmp_path))
+    for path in sorted(emoji_domains_folder().glob("*/*/*.webp"))[::3]:
+        path.unlink()
+    splits = load_splits("emoji_domains")
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (2217, 246, 821)
+
+
+def test_checking_the_set_takes_less_than_50_ms():
+    emoji_domains_folder()
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        emoji_domains_folder()
+        times.append(time.process_time() - started)
+    assert min(times) < 0.05
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from core_tuning.data import load_domains, load_splits
@@ -42,6 +44,74 @@ def test_hidden_files_are_no_images(tmp_path, write_classes, write_image):
     assert len(load_splits("folder", tmp_path, validation=0).train) == 4
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev", "Validation"])
+def test_known_names_of_the_validation_images(tmp_path, write_classes, name):
+    write_classes(tmp_path / "train", count=10)
+    write_classes(tmp_path / name, count=3)
+    splits = load_splits("folder", tmp_path)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (18, 2, 6)
+    assert splits.split == f"folder train/{name}"
+    write_classes(tmp_path / "test", count=4)
+    splits = load_splits("folder", tmp_path)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (20, 6, 8)
+    assert splits.split == f"folder train/{name}/test"
+    assert splits.warnings == []
+
+
+def test_training_and_testing(tmp_path, write_classes):
+    write_classes(tmp_path / "Training", count=5)
+    write_classes(tmp_path / "testing", count=3)
+    splits = load_splits("folder", tmp_path, validation=0)
+    assert (len(splits.train), len(splits.test)) == (10, 6)
+    assert splits.split == "folder Training/testing"
+
+
+@pytest.mark.parametrize(
+    ("names", "part"),
+    [(("val", "valid"), "validation"), (("dev", "Dev"), "validation"), (("train", "training"),
+     "train"), (("test", "testing"), "test")],
+)  # fmt: skip
+def test_two_folders_of_one_part(tmp_path, write_classes, names, part):
+    for name in {"train", "test", *names}:
+        write_classes(tmp_path / name)
+    first, second = sorted(names)
+    with pytest.raises(
+        UserError,
+        match=f"both '{first}' and '{second}', two names of the {part} images: join",
+    ):
+        load_splits("folder", tmp_path)
+
+
+def test_other_folders_beside_train_are_named(tmp_path, write_classes):
+    for name in ("train", "val", "extra", "unlabelled", ".git"):
+        write_classes(tmp_path / name)
+    assert load_splits("folder", tmp_path).warnings == [
+        f"The folder {tmp_path} also holds 'extra', 'unlabelled', not used: the names of parts are "
+        "train or training; val or valid or validation or dev; test or testing."
+    ]
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9"), "two\nlines", "\x1b[31mred"])
+def test_names_of_classes_that_no_table_can_hold(tmp_path, write_classes, name):
+    for part in ("train", "val"):
+        write_classes(tmp_path / part)
+        (tmp_path / part / "ant").rename(tmp_path / part / name)
+    for load in (lambda: load_splits("folder", tmp_path), lambda: load_domains(tmp_path)):
+        with pytest.raises(UserError, match=r"train has the class '.*', whose name") as raised:
+            load()
+        assert str(raised.value).isprintable()
+    (tmp_path / "val").rename(tmp_path / name)
+    with pytest.raises(UserError, match=r"has the class '.*', whose name"):
+        load_domains(tmp_path)
+
+
+def test_folders_whose_names_are_too_long_or_of_nobody():
+    with pytest.raises(UserError, match=r"The folder xxx.*\.\.\.xxx.* does not exist: expected"):
+        load_splits("folder", "x" * 5000)
+    with pytest.raises(UserError, match=r"The folder ~nobody-at-all/x does not exist: expected"):
+        load_splits("folder", "~nobody-at-all/x")
+
+
 def test_missing_folder(tmp_path):
     with pytest.raises(UserError, match=r"The folder .*gone does not exist: expected train/class"):
         load_splits("folder", tmp_path / "gone")
@@ -70,7 +140,8 @@ def test_empty_class_folder(tmp_path, write_classes):
     write_classes(tmp_path / "val")
     (tmp_path / "train" / "wasp").mkdir()
     with pytest.raises(
-        UserError, match=r"class folder .*train/wasp has no images: add some or rem"
+        UserError,
+        match=r"class folder .*train/wasp has no images: add files .* \.jpg, .*, or remove",
     ):
         load_splits("folder", tmp_path)
 
@@ -78,7 +149,10 @@ def test_empty_class_folder(tmp_path, write_classes):
 def test_no_images(tmp_path):
     for name in ("train", "val"):
         (tmp_path / name / "ant").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"train has no images in class folders: expected class"):
+    with pytest.raises(
+        UserError,
+        match=r"no images in class folders: expected class/\*, files .* \.jpg,",
+    ):
         load_splits("folder", tmp_path)
 
 

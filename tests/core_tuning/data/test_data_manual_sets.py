@@ -92,8 +92,9 @@ def _competition(root, name, samples, **changes):
 
 
 def test_inat18(tmp_path, write_image):
-    write_image(tmp_path / "train_val2018" / "Plantae" / "7" / "b.jpg")
     train = [(f"train_val2018/Plantae/{c}/{n}.jpg", c) for c in (7, 3) for n in "ab"]
+    for name, _ in train:
+        write_image(tmp_path / name)
     _competition(tmp_path, "train2018.json", train)
     _competition(tmp_path, "val2018.json", [("train_val2018/Plantae/7/b.jpg", 7)])
     splits = load_splits("inat18", tmp_path, validation=0)
@@ -118,4 +119,76 @@ def test_inat18_errors(tmp_path):
         load_splits("inat18", tmp_path)
     _competition(tmp_path, "train2018.json", [("a.jpg", 3)])
     with pytest.raises(UserError, match=r"val2018\.json has the category 7, of which .*has no"):
+        load_splits("inat18", tmp_path)
+
+
+DAMAGED = {
+    "cut": b'{"images": [{"id": 0, "file_na',
+    "NULs": b"\0" * 60,
+    "empty": b"",
+    "binary": bytes(range(256)),
+    "deeply nested": b"[" * 100_000,
+    "a huge number": b'{"images": ' + b"1" * 5000 + b"}",
+}
+OF_ANOTHER_TYPE = {
+    "a list": [],
+    "text": "images",
+    "null": None,
+    "images of text": {"images": "x", "annotations": []},
+    "images of numbers": {"images": [1], "annotations": []},
+    "no annotations": {"images": []},
+    "an unhashable id": {"images": [{"id": [], "file_name": "a.jpg"}], "annotations": []},
+    "an annotation of no image": {
+        "images": [], "annotations": [{"image_id": 1, "category_id": 1}],
+    },
+    "a number for a file": {
+        "images": [{"id": 1, "file_name": 7}],
+        "annotations": [{"image_id": 1, "category_id": 1}],
+    },
+    "text for a category": {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "annotations": [{"image_id": 1, "category_id": "1"}],
+    },
+    "a category without a name": {"images": [], "annotations": [], "categories": [{"id": 1}]},
+    "categories of numbers": {"images": [], "annotations": [], "categories": [3]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("which", ["train2018.json", "val2018.json"])
+@pytest.mark.parametrize("damage", [*DAMAGED, *OF_ANOTHER_TYPE])
+def test_damaged_lists_of_inat18(tmp_path, write_image, which, damage):
+    write_image(tmp_path / "b.jpg")
+    for name in ("train2018.json", "val2018.json"):
+        _competition(tmp_path, name, [("b.jpg", 7)])
+    contents = DAMAGED.get(damage) or json.dumps(OF_ANOTHER_TYPE.get(damage)).encode()
+    (tmp_path / which).write_bytes(b"" if damage == "empty" else contents)
+    expected = "is not JSON" if damage in DAMAGED else "is not laid out as the competition's"
+    with pytest.raises(UserError, match=rf"{which} {expected} \(.+\): ") as raised:
+        load_splits("inat18", tmp_path)
+    assert str(raised.value).isprintable()
+
+
+def test_missing_files_of_inat18_are_named(tmp_path, write_image):
+    write_image(tmp_path / "b.jpg")
+    _competition(tmp_path, "train2018.json", [("b.jpg", 7), *((f"{n}.jpg", 7) for n in range(9))])
+    _competition(tmp_path, "val2018.json", [("b.jpg", 7)])
+    with pytest.raises(
+        UserError,
+        match=r"^9 of 10 images cannot be used: .*/0\.jpg \(No such file or directory\), .* and 6 "
+        r"more; restore",
+    ):
+        load_splits("inat18", tmp_path)
+    for name in ("nul\0.jpg", "\ud800.jpg"):
+        _competition(tmp_path, "train2018.json", [(name, 7)])
+        with pytest.raises(UserError, match=r"^1 of 1 image cannot be used: ") as raised:
+            load_splits("inat18", tmp_path)
+        assert str(raised.value).isprintable()
+
+
+def test_category_names_that_no_table_can_hold(tmp_path, write_image):
+    write_image(tmp_path / "b.jpg")
+    names = [{"id": 7, "name": "two\nlines"}]
+    for name in ("train2018.json", "val2018.json"):
+        _competition(tmp_path, name, [("b.jpg", 7)], categories=names)
+    with pytest.raises(UserError, match=r"json has the class 'two\\x0alines', whose name holds"):
         load_splits("inat18", tmp_path)

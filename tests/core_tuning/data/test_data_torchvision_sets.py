@@ -1,5 +1,6 @@
 import hashlib
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -97,34 +98,48 @@ def test_dtd_malformed_labels_file(dtd_root):
         load_splits("dtd", dtd_root)
 
 
-def test_aircraft(tmp_path, write_image):
+@pytest.fixture
+def aircraft_root(tmp_path, write_image):
     data = tmp_path / "fgvc-aircraft-2013b" / "data"
     data.mkdir(parents=True)
     (data / "variants.txt").write_text("A 300\nB 52\n")
     (data / "images_variant_trainval.txt").write_text("1 A 300\n2 B 52\n")
     (data / "images_variant_test.txt").write_text("3 B 52\n")
-    write_image(data / "images" / "3.jpg")
-    splits = load_splits("aircraft", tmp_path, validation=0)
+    for number in (1, 2, 3):
+        write_image(data / "images" / f"{number}.jpg")
+    return tmp_path
+
+
+def test_aircraft(aircraft_root):
+    splits = load_splits("aircraft", aircraft_root, validation=0)
     assert (splits.train.labels, splits.test.labels) == ([0, 1], [1])
     assert splits.classes == ["A 300", "B 52"]
     assert splits.test[0][1] == 1
 
 
-def test_pets(tmp_path, write_image):
+@pytest.fixture
+def pets_root(tmp_path, write_image):
     base = tmp_path / "oxford-iiit-pet"
     annotations = base / "annotations"
     annotations.mkdir(parents=True)
     (annotations / "trainval.txt").write_text("Abyssinian_1 1 1 1\nbeagle_1 2 2 1\n")
     (annotations / "test.txt").write_text("Abyssinian_2 1 1 1\nbeagle_2 2 2 1\n")
-    write_image(base / "images" / "Abyssinian_1.jpg")
-    splits = load_splits("pets", tmp_path, validation=0)
+    for breed in ("Abyssinian", "beagle"):
+        for number in (1, 2):
+            write_image(base / "images" / f"{breed}_{number}.jpg")
+    return tmp_path
+
+
+def test_pets(pets_root):
+    splits = load_splits("pets", pets_root, validation=0)
     assert (splits.train.labels, splits.test.labels) == ([0, 1], [0, 1])
     assert splits.classes == ["Abyssinian", "Beagle"]
     assert splits.warnings[-1].endswith("so the paper's is a misprint.")
     assert splits.train[0][0].mode == "RGB"
 
 
-def test_flowers(tmp_path, write_image, monkeypatch):
+@pytest.fixture
+def flowers_root(tmp_path, write_image, monkeypatch):
     base = tmp_path / "flowers-102"
     for number in range(1, 7):
         write_image(base / "jpg" / f"image_{number:05d}.jpg")
@@ -135,7 +150,11 @@ def test_flowers(tmp_path, write_image, monkeypatch):
         "setid": ("setid.mat", _md5(base / "setid.mat")),
     }
     monkeypatch.setattr(datasets.Flowers102, "_file_dict", checksums)
-    splits = load_splits("flowers", tmp_path, validation=0)
+    return tmp_path
+
+
+def test_flowers(flowers_root):
+    splits = load_splits("flowers", flowers_root, validation=0)
     assert (splits.train.labels, splits.test.labels) == ([0, 1, 0, 1], [0, 1])
     assert len(splits.classes) == 102
     assert splits.split == "torchvision train+val/test, not Kaggle's split"
@@ -206,3 +225,68 @@ def test_failed_download(tmp_path, monkeypatch):
 def test_empty_root(tmp_path, name):
     with pytest.raises(UserError, match=rf"'{name}' cannot be read from .*--download fetches"):
         load_splits(name, tmp_path)
+
+
+LISTS = {
+    "dtd": ("dtd/dtd/labels", "train1.txt", "val1.txt", "test1.txt"),
+    "aircraft": (
+        "fgvc-aircraft-2013b/data",
+        "variants.txt", "images_variant_trainval.txt", "images_variant_test.txt",
+    ),
+    "pets": ("oxford-iiit-pet/annotations", "trainval.txt", "test.txt"),
+    "flowers": ("flowers-102", "imagelabels.mat", "setid.mat"),
+    "cars": (
+        "stanford_cars",
+        "devkit/cars_meta.mat", "devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat",
+    ),
+}  # fmt: skip
+DAMAGES = {
+    "cut": lambda contents: contents[: len(contents) // 3],
+    "empty": lambda contents: b"",
+    "NULs": lambda contents: b"\0" * len(contents),
+    "binary": lambda contents: bytes(range(256)) * 3,
+    "of another type": lambda contents: b'{"a": [1, 2]}\n',
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", LISTS)
+def test_a_damaged_list_is_a_sentence(name, damage, request):
+    root = request.getfixturevalue(f"{name}_root")
+    load_splits(name, root, validation=0)
+    folder, *files = LISTS[name]
+    for file in files:
+        path = root / folder / file
+        contents = path.read_bytes()
+        path.write_bytes(DAMAGES[damage](contents))
+        with pytest.raises(UserError) as raised:
+            load_splits(name, root, validation=0)
+        assert str(raised.value).isprintable()
+        assert str(raised.value).endswith(".")
+        path.write_bytes(contents)
+
+
+def test_labels_of_no_class(cars_root):
+    annotations = np.array([("00001.jpg", 1), ("00002.jpg", 9)],
+                           dtype=[("fname", "O"), ("class", "O")])  # fmt: skip
+    path = cars_root / "stanford_cars" / "devkit" / "cars_train_annos.mat"
+    scipy.io.savemat(path, {"annotations": annotations})
+    with pytest.raises(UserError, match=r"^'cars' has train images of none of its 2 classes: unp"):
+        load_splits("cars", cars_root, validation=0)
+
+
+def test_an_image_that_a_list_names_is_missing(pets_root):
+    (pets_root / "oxford-iiit-pet" / "images" / "beagle_2.jpg").unlink()
+    with pytest.raises(
+        UserError, match=r"^1 of 2 images cannot be used: .*beagle_2\.jpg \(No such file"
+    ):
+        load_splits("pets", pets_root, validation=0)
+
+
+def test_a_fingerprint_is_that_of_the_paths_below_the_root(dtd_root, tmp_path_factory):
+    copy = tmp_path_factory.mktemp("copy") / "somewhere else"
+    shutil.copytree(dtd_root, copy)
+    first, second = (load_splits("dtd", root).fingerprint for root in (dtd_root, copy))
+    assert first == second
+    assert first["images"]["train"] == {"banded": 3, "dotted": 3}
+    assert first["images"]["test"] == {"banded": 1, "dotted": 1}

@@ -20,7 +20,8 @@ LIMIT_SECONDS = 120
 
 
 FINETUNE = ("finetune",)
-ROBUST = ("robust", "train", "--steps", "2", "--ema", "0.9", "--eps-warmup", "0.5", "1")
+AVERAGED = ("finetune", "--ema", "0.9")
+ROBUST = ("robust", "train", "--attack-steps", "2", "--ema", "0.9", "--eps-warmup", "0.5", "1")
 
 
 def start(command, folder, data, method, *options):
@@ -105,7 +106,7 @@ def read_run(folder):
     ("command", "method", "steps_an_epoch", "workers", "seed"),
     [
         (FINETUNE, "core_tuning", 45, 0, 4),
-        (FINETUNE, "ce", 45, 1, 2),
+        (AVERAGED, "ce", 45, 1, 2),
         (ROBUST, "core_tuning", 12, 0, 3),
     ],
     ids=["core_tuning", "ce", "adversarial"],
@@ -131,5 +132,11 @@ def test_killed_and_resumed(tmp_path, write_folder, command, method, steps_an_ep
     assert any(step is not None and step % steps_an_epoch for step in steps)
     whole, resumed = read_run(tmp_path / "whole"), read_run(folder)
     assert whole["checkpoint"]["step"] == EPOCHS * steps_an_epoch
+    average = whole["checkpoint"]["average"]
+    if "--ema" in command:
+        assert average["updates"] == EPOCHS * steps_an_epoch
+        assert "image_encoder.encoder.bn1.running_mean" in average["learner"]
+    else:
+        assert average is None
     for name in whole:
         assert_equal(whole[name], resumed[name], f"{name} after kills at {steps}")

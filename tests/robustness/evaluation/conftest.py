@@ -120,6 +120,23 @@ def evaluate(run):
     return call
 
 
+@pytest.fixture
+def quick_auto_attack(monkeypatch):
+    """AutoAttack's own settings, with fewer iterations and queries."""
+    from pyautoattack import AutoAttack
+
+    original = AutoAttack.__init__
+
+    def init(self, *arguments, **options):
+        original(self, *arguments, **options)
+        for attack in (self.apgd, self.apgd_targeted):
+            attack.n_iter, attack.n_iter_orig = 6, 6
+            attack.n_iter_2, attack.n_iter_min, attack.size_decr = 2, 1, 1
+        self.fab.n_iter = 4
+
+    monkeypatch.setattr(AutoAttack, "__init__", init)
+
+
 @pytest.fixture(scope="session")
 def kit():
     """The helpers above, which test modules cannot import."""

@@ -19,23 +19,8 @@ from core_tuning.robustness.protocols import PROTOCOLS, choose_protocol
 EPS = {"l2": 0.4, "linf": 0.02}
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """AutoAttack's own settings, with fewer iterations and queries."""
-    original = AutoAttack.__init__
-
-    def init(self, *arguments, **options):
-        original(self, *arguments, **options)
-        for attack in (self.apgd, self.apgd_targeted):
-            attack.n_iter, attack.n_iter_orig = 6, 6
-            attack.n_iter_2, attack.n_iter_min, attack.size_decr = 2, 1, 1
-        self.fab.n_iter = 4
-
-    monkeypatch.setattr(AutoAttack, "__init__", init)
-
-
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_parity_with_the_authors_own_run(tiny, kit, quick, monkeypatch, norm):
+def test_parity_with_the_authors_own_run(tiny, kit, quick_auto_attack, monkeypatch, norm):
     images, labels = kit.coloured(20, 4)
     with torch.random.fork_rng():
         official = AutoAttack(
@@ -58,7 +43,7 @@ def test_parity_with_the_authors_own_run(tiny, kit, quick, monkeypatch, norm):
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
-def test_few_classes_can_be_attacked(kit, quick, classes):
+def test_few_classes_can_be_attacked(kit, quick_auto_attack, classes):
     model = kit.trained(classes)
     images, labels = kit.coloured(6, classes)
     protocol = choose_protocol("autoattack", classes)

@@ -73,6 +73,18 @@ def test_native_space_attacks_the_images_own_pixels(evaluate, tmp_path):
     assert "PIL" in clean["note"]
 
 
+def test_an_eps_that_can_be_seen_is_measured_and_noted(evaluate, capsys, tmp_path):
+    """2% of sqrt(3 16 16) = 0.554: budgets are many here on purpose, so nothing is refused."""
+    report = evaluate("--l2", "0.5", "0.6", "--linf")
+    small, large = report["rows"]
+    note = "eps is 0.6 in the l2 norm, above 0.554, 2% of sqrt(3hw) at 16x16 pixels: such a change"
+    assert small["notes"] == [] and large["notes"][0].startswith(note)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith(f"note: {note}")
+    native = evaluate("--l2", "0.6", "--linf", "--attack-space", "native", output=tmp_path / "n")
+    assert native["rows"][0]["notes"] == []  # 0.693 at 20 pixels
+
+
 def test_the_validation_split_comes_with_a_warning(evaluate, capsys):
     report = evaluate("--split", "validation", "--linf")
     assert "too good" in report["data"]["warnings"][0]
@@ -135,7 +147,7 @@ def test_a_run_made_again_is_another(evaluate, run, kit, capsys):
 def test_few_classes_and_few_queries(evaluate, monkeypatch, capsys):
     """AutoAttack on a model of two classes says what it runs instead, in the row too."""
 
-    def quick(name, *arguments, queries):
+    def quick(name, *arguments, queries, version):
         return run_attack("square", *arguments, queries=2)
 
     monkeypatch.setattr(protocols, "run_attack", quick)
@@ -167,7 +179,7 @@ def test_masking_checks_of_each_norm_are_kept(evaluate, run, monkeypatch):
     assert len(called) == 2
     report = json.loads((run / "robustness" / "report.json").read_text())
     assert [line["norm"] for line in report["masking"]] == ["l2", "linf"]
-    assert [len(line["checks"]) for line in report["masking"]] == [2, 2]
+    assert [len(line["checks"]) for line in report["masking"]] == [3, 3]
 
 
 def test_a_module(run, tmp_path, evaluate, kit, capsys):
@@ -194,3 +206,17 @@ def test_the_global_random_state_and_the_run_are_left_alone(evaluate, run, tmp_p
     evaluate(attacks=("pgd10", "fgsm"), output=tmp_path / "out")
     assert torch.equal(torch.get_rng_state(), before)
     assert {path: path.read_bytes() for path in run.iterdir()} == files
+
+
+def test_images_that_are_not_those_of_the_run(run, evaluate):
+    path = run / "config.json"
+    contents = json.loads(path.read_text())
+    data = load_splits("folder", run.parent / "data").fingerprint
+    contents["config"]["data"] = data
+    path.write_text(json.dumps(contents))
+    assert evaluate(output=run / "first")["data"]["warnings"] == []
+    (run.parent / "data/val/ant/0000.png").unlink()
+    (warning,) = evaluate(output=run / "second")["data"]["warnings"]
+    assert warning == (
+        "The images are not those of the run: class 'ant' of test has 8 images, not 9."
+    )

@@ -38,6 +38,40 @@ from core_tuning.robustness.evaluate_options import PAPER_EPS, parse
         (("--module", "my.py:f"), "Both a model file and --module are given"),
         (("--data-dir", "gone"), "gone"),
         (("--dataset", "cifra10"), "did you mean 'cifar10'?"),
+        (("--l2", "nan"), "eps is nan"),
+        (("--l2", "0.5", "inf"), "eps is inf"),
+        (("--l2", "1e400"), "eps is 1e400"),
+        (("--linf", "1/1e-400"), "eps is '1/1e-400'"),
+        (("--linf", "nan/255"), "eps is nan/255"),
+        (("--l2", "0,5"), "eps is '0,5'"),
+        (("--l2", ""), "eps is ''"),
+        (("--l2", "1e-46"), "changes no pixel in float32"),
+        (("--linf", "8/255/2"), "eps is '8/255/2'"),
+        (("--n", "-1"), "--n is '-1'"),
+        (("--n", "1e3"), "--n is '1e3'"),
+        (("--n", "1000000000000"), "--n is 1000000000000 and the split has 18 images"),
+        (("--n", "9" * 5000), "expected a number of at least 1, or all"),
+        (("--n", "0.5"), "--n is '0.5'"),
+        (("--seed", str(2**63)), f"--seed is {2**63}: expected 0 to"),
+        (("--seed", str(2**64)), f"--seed is {2**64}"),
+        (("--seed", "0.5"), "--seed: invalid int value: '0.5'"),
+        (("--batch-size", "-3"), "--batch-size is -3"),
+        (("--batch-size", "1000000000000"), "--batch-size is 1000000000000"),
+        (("--batch-size", "all"), "--batch-size: invalid int value"),
+        (("--workers", "1000000"), "--workers is 1000000"),
+        (("--square-queries", "-5"), "--square-queries is -5"),
+        (("--square-queries", "1000000000000"), "--square-queries is 1000000000000"),
+        (("--image-size", "0"), "--image-size is 0"),
+        (("--image-size", "1000000"), "--image-size is 1000000: expected 1 to 4096"),
+        (("--attack-space", "pixels"), "--attack-space: invalid choice"),
+        (("--device", "tpu"), "--device: invalid choice"),
+        (("--attacks",), "--attacks: expected at least one argument"),
+        (("--attacks", "pgd10", "everything"), "The attack is 'everything'"),
+        (("--norm",), "--norm: expected at least one argument"),
+        (("--steps", "10"), "unrecognized arguments: --steps 10"),
+        (("--encoder", "resnet18"), "--encoder is given"),
+        (("--transforms", "small"), "--transforms is given"),
+        (("--module", "my.py"), "Both a model file and --module are given"),
     ],
 )
 def test_options(kit, run, capsys, options, said):
@@ -47,6 +81,8 @@ def test_options(kit, run, capsys, options, said):
 
 
 def test_no_model_or_none_there(kit, tmp_path, capsys):
+    for path in ("a" * 300, "a/" * 3000, "nul\0l"):
+        assert "does not exist" in kit.refused(capsys, "robust", "evaluate", path)
     assert "No model is given" in kit.refused(capsys, "robust", "evaluate")
     gone = tmp_path / "gone"
     assert "does not exist" in kit.refused(capsys, "robust", "evaluate", gone)
@@ -91,6 +127,18 @@ def test_folders_that_are_not_free(kit, run, evaluate, capsys):
         capsys, *evaluation, "--resume", "--seed", 1, "--batch-size", 5
     )
     assert (run / "model.safetensors").exists()
+
+
+def test_resume_after_an_image_was_replaced(kit, run, evaluate, capsys):
+    """As many images as before, so that the options are equal."""
+    evaluate()
+    image = run.parent / "data/val/ant/0000.png"
+    image.rename(image.with_name("9999.png"))
+    error = kit.refused(
+        capsys, "robust", "evaluate", run, "--workers", 0, "--l2", "0.3", "--linf", "2/255",
+        "--attacks", "pgd10", "--batch-size", 5, "--no-masking-checks", "--resume",
+    )  # fmt: skip
+    assert "robustness was started with other images: each class has as many images" in error
 
 
 def test_missing_packages_name_the_extra(kit, run, capsys, monkeypatch):

@@ -12,7 +12,8 @@ from torch import nn
 
 from core_tuning.encoders import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder, build_encoder
 from core_tuning.errors import UserError
-from core_tuning.robustness.subject import check_output, fingerprint, load_subject
+from core_tuning.robustness.probe import check_output
+from core_tuning.robustness.subject import fingerprint, load_subject
 from core_tuning.robustness.user_module import normalising_layer
 
 
@@ -170,7 +171,7 @@ def test_a_module_that_builds_no_model(module, function, said):
 
 def test_a_module_file_that_is_missing_or_broken(tmp_path):
     given = {"dataset": "cifar10", "image_size": 4}
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match="does not exist"):
         load_subject(options(module=str(tmp_path / "gone.py:f"), **given))
     (tmp_path / "broken.py").write_text("def f(:\n")
     with pytest.raises(UserError, match="raised SyntaxError"):

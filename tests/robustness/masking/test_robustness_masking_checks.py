@@ -15,6 +15,7 @@ from core_tuning.robustness.masking_checks import (
     margin_check,
     monotone_check,
     single_step_check,
+    square_check,
     unbounded_check,
     zero_gradients_check,
 )
@@ -87,12 +88,12 @@ def test_margin():
     assert margin_check(right(40), right(50)).flagged
 
 
-def row(attack, correct, n=100, eps="0.5", interval=None, space="input"):
+def row(attack, correct, n=100, eps="0.5", interval=None, space="input", **more):
     percent = 100 * correct / n
     low, high = interval or (percent - 3, percent + 3)
     return {
         "attack": attack, "norm": "l2", "eps_text": eps, "space": space, "correct": correct,
-        "n": n, "low": low, "high": high,
+        "n": n, "low": low, "high": high, **more,
     }  # fmt: skip
 
 
@@ -117,6 +118,45 @@ def test_without_autoattack_nothing_is_flagged():
     check = gap_check([row("pgd10", 60)])
     assert not check.flagged
     assert check.value.startswith("not run")
+
+
+def automatic(*left, n=1000, **more):
+    stages = ("apgd-ce", "apgd-t", "fab-t", "square")
+    after = [[name, count] for name, count in zip(stages, left, strict=True)]
+    return row("autoattack", left[-1], n, after=after, **more)
+
+
+def test_square_within_autoattack_as_its_authors_warn():
+    """pyautoattack warns where Square takes more than 0.2% of the images."""
+    assert not square_check([automatic(400, 390, 390, 388)]).flagged
+    check = square_check([automatic(400, 390, 390, 387)])
+    assert check.flagged and "+0.3 points, at l2 0.5 input AutoAttack" in check.value
+    # One image of few is no sign, though it is more than 0.2%.
+    assert not square_check([automatic(40, 39, 39, 38, n=100)]).flagged
+    assert square_check([automatic(40, 39, 39, 37, n=100)]).flagged
+
+
+def test_square_alone_against_the_best_of_the_others():
+    pgd = [row("pgd10", 60), row("pgd50x10", 58)]
+    assert not square_check([*pgd, row("square", 80)]).flagged
+    assert not square_check([*pgd, row("square", 56)]).flagged
+    check = square_check([*pgd, row("square", 55)])
+    assert check.flagged and "+3.0 points, at l2 0.5 input alone" in check.value
+    # What AutoAttack has without its own Square counts among the others, what Square added not.
+    strong = automatic(60, 50, 50, 50, n=100)
+    assert not square_check([*pgd, row("square", 49), strong]).flagged
+    helped = automatic(60, 59, 59, 20, n=100)
+    check = square_check([row("square", 40), helped])
+    assert dict(check.points) == {"l2 0.5\ninput\nalone": 19, "l2 0.5\ninput\nAutoAttack": 39}
+
+
+def test_square_without_anything_to_compare_it_with():
+    rand = row("autoattack", 3, after=[["apgd-ce", 5], ["apgd-dlr", 3]])
+    elsewhere = [row("square", 1), row("pgd10", 9, eps="1")]
+    for rows in ([row("square", 10)], [row("pgd10", 10)], elsewhere, [rand]):
+        check = square_check(rows)
+        assert not check.flagged and check.points == []
+        assert check.value.startswith("not run")
 
 
 def linear_model(scale=1.0):

@@ -125,7 +125,16 @@ def test_a_gap_to_autoattack_is_flagged_in_the_report(tmp_path):
 
 def test_a_gap_that_is_there_is_not_added_again(tmp_path):
     text = written(tmp_path, report([row("pgd10", 90)], [check(), check("gap", title="Gap")]))
-    assert "in 2 checks" in text and "not run:" not in text
+    assert "in 2 checks" in text and "not run: no budget has both PGD-10" not in text
+
+
+def test_images_that_square_takes_beyond_gradients_are_flagged(tmp_path):
+    after = [["apgd-ce", 70], ["apgd-t", 66], ["fab-t", 66], ["square", 60]]
+    rows = [row("pgd10", 68), row("autoattack", 60, after=after)]
+    text = written(tmp_path, report(rows, [check()]))
+    assert '1 of 3 checks raises a flag, against "Square takes nothing' in text
+    assert "| **FLAG** | Square takes nothing that gradients left | at most +3.0 points" in text
+    assert "- Square takes nothing that gradients left: Square needs no gradient." in text
 
 
 def test_checks_without_a_budget_and_none_at_all(tmp_path):

@@ -50,7 +50,7 @@ def arguments(data, tmp_path):
         return [str(part) for part in (
             "robust", "train", "--dataset", "folder", "--data-dir", data, "--pretrained",
             "embedded", "--transforms", "small", "--image-size", 16, "--batch-size", 16,
-            "--workers", 0, "--epochs", 1, "--steps", 2, "--method", method, "--output",
+            "--workers", 0, "--epochs", 1, "--attack-steps", 2, "--method", method, "--output",
             tmp_path / output, *options,
         )]  # fmt: skip
 

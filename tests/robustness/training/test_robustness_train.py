@@ -40,8 +40,8 @@ def test_options_change_the_weights(train):
     base = weights(train("--eps", "0.5", output="base"))
     assert same(base, weights(train("--eps", "0.5", output="again")))
     for name, options in {
-        "eps": ("--eps", "1.5"),
-        "norm": ("--norm", "linf", "--eps", "0.5"),
+        "eps": ("--eps", "0.1"),
+        "norm": ("--norm", "linf", "--eps", "0.1"),
         "step": ("--eps", "0.5", "--step-size", "0.01"),
         "weight": ("--eps", "0.5", "--adv-weight", "0.9"),
         "only": ("--eps", "0.5", "--adversarial-only"),
@@ -75,7 +75,9 @@ def test_the_model_is_selected_by_robust_accuracy(train, monkeypatch):
 
     def scripted(model, loader, num_classes, *, budget, seed):
         right = next(robust)
-        clean = Evaluation(torch.tensor([[10 - right, right], [0, 0]]), 1.0)
+        clean = Evaluation(
+            torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([10 - right, right]), 2, 1.0
+        )
         return RobustEvaluation(clean, right, 0.0)
 
     monkeypatch.setattr("core_tuning.robustness.validation.evaluate_robust", scripted)
@@ -99,5 +101,5 @@ def test_resume_of_another_attack_is_refused(train, arguments, capsys):
     from core_tuning.cli import main
 
     train("--eps", "0.5")
-    assert main(arguments("--eps", "1.0", "--resume")) == 2
-    assert "eps = '0.5', not '1.0'" in capsys.readouterr().err
+    assert main(arguments("--eps", "0.4", "--resume")) == 2
+    assert "eps = '0.5', not '0.4'" in capsys.readouterr().err

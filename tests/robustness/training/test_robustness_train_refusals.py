@@ -7,7 +7,9 @@ import importlib.metadata
 import pytest
 
 from core_tuning.cli import main
+from core_tuning.robustness.train import adversarial
 from core_tuning.robustness.train_options import parse
+from core_tuning.training.build import image_size
 
 
 @pytest.mark.parametrize(
@@ -17,10 +19,35 @@ from core_tuning.robustness.train_options import parse
         (("--eps", "-1"), "eps is -1"),
         (("--eps", "nan"), "eps is nan"),
         (("--eps", "strong"), "eps is 'strong'"),
+        (("--eps", "inf"), "eps is inf"),
+        (("--eps", "1e400"), "eps is 1e400"),
+        (("--eps", "-8/255"), "eps is -8/255"),
+        (("--eps", "8/255/2"), "eps is '8/255/2'"),
+        (("--eps", ""), "eps is ''"),
+        (("--eps", "0x8"), "eps is '0x8'"),
+        (("--eps", "1e-46"), "changes no pixel in float32"),
+        (("--eps", "8"), "eps is 8 in the l2 norm, above 0.554, 2% of sqrt(3hw) at 16x16 pixels"),
+        (("--norm", "linf", "--eps", "33/255"), "above 32/255 at 16x16 pixels: expected images"),
+        (("--norm", "linf", "--eps", "0.5"), "give --allow-large-eps if it is meant"),
+        (("--allow-large-eps", "--norm", "linf", "--eps", "8"), "larger than the range"),
+        (("--norm", "L2"), "norm is 'L2'"),
+        (("--step-size", "nan"), "The step size is nan"),
+        (("--step-size", "-1"), "The step size is -1"),
+        (("--step-size", "1/0"), "The step size is '1/0'"),
+        (("--step-size", "1e300"), "step size is 1e+300"),
+        (("--attack-steps", "-1"), "attack steps is -1"),
+        (("--attack-steps", "1.5"), "--attack-steps: invalid int value: '1.5'"),
+        (("--adv-weight", "nan"), "--adv-weight is nan"),
+        (("--eps-warmup", "nan", "0"), "--eps-warmup is nan 0"),
+        (("--eps-warmup", "0"), "--eps-warmup: expected 2 arguments"),
         (("--norm", "linf", "--eps", "8"), "larger than the range"),
         (("--norm", "l3"), "norm is 'l3'"),
         (("--step-size", "0"), "step size is 0"),
-        (("--steps", "0"), "attack steps is 0"),
+        (("--attack-steps", "0"), "attack steps is 0: expected 1 to 10000"),
+        (("--attack-steps", "1000000000"), "attack steps is 1000000000"),
+        (("--steps", "1000"), "--steps 1000 is given"),
+        (("--steps=7", "--attack-steps", "7"), "PGD are --attack-steps"),
+        (("--steps",), "length of training is --epochs"),
         (("--adv-weight", "1.5"), "--adv-weight is 1.5"),
         (("--adv-weight", "0.9", "--adversarial-only"), "no clean half"),
         (("--eps-warmup", "0", "1"), "stay below the 1 epochs"),
@@ -61,9 +88,50 @@ def test_an_l2_eps_that_no_image_can_use(arguments, capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_budget_is_printed_first(train, capsys):
+    train("--step-size", "0.25")
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "attack: l2 norm, eps 0.5 on images of 16x16 pixels in [0, 1]; 2 steps of PGD of size "
+        "0.25 from a random start"
+    )
+    train("--norm", "linf", "--eps", "8/255", output="linf")
+    assert "linf norm, eps 8/255 on" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_a_large_eps_that_is_meant(train):
+    assert train("--eps", "0.6", "--allow-large-eps").result["adversarial"]["eps"] == 0.6
+    at_the_border = train("--norm", "linf", "--eps", "32/255", output="border")
+    assert at_the_border.result["adversarial"]["eps_text"] == "32/255"
+
+
+@pytest.mark.parametrize(
+    ("options", "sides"),
+    [
+        # Table 9 at CIFAR's 256 pixels, Table 14 at 224, and the defaults on the embedded data.
+        (("--dataset", "cifar10", "--eps", "2.5"), 256),
+        (("--dataset", "pets", "--eps", "2.5"), 224),
+        (("--dataset", "pets", "--norm", "linf", "--eps", "8/255"), 224),
+        ((), 48),
+        (("--norm", "linf"), 48),
+    ],
+)
+def test_the_papers_budgets_need_no_option(options, sides):
+    pytest.importorskip("torchattacks")
+    parsed = parse(list(options))
+    assert image_size(parsed) == sides
+    adversarial(parsed)
+
+
 def test_runs_that_differ_have_folders_that_differ():
     """By default, so that none overwrites another."""
     lines = ([], ["--variant", "released"], ["--method", "ce"], ["--norm", "linf"], ["--eps", "1"])
     folders = {str(parse(line).output) for line in lines}
     assert len(folders) == len(lines)
     assert "runs/emoji_domains-at_core_tuning-released-l2-0.5" in folders
+
+
+def test_a_bad_image_is_refused_before_a_run_folder_is_made(arguments, data, tmp_path, capsys):
+    (data / "train/ant/x.png").write_text("not an image")
+    assert main(arguments()) == 2
+    assert "train/ant/x.png (it is not an image of a known format)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
