@@ -125,27 +125,16 @@ class Machine:
     save_every_model: bool = False
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a finite number")
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if math.isinf(value):
-        _refuse_constant(digits)
-    return value
-
-
 def parse_hparams(text: str | None) -> dict[str, Any]:
     """Read the JSON of --hparams.
 
     Raises:
-        UserError: it is no JSON object.
+        UserError: it is not a JSON object, or a number in it is not finite.
     """
     if text is None:
         return {}
     try:
-        values = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        values = json.loads(text)
     # Brackets in brackets in brackets exhaust Python's stack.
     except (ValueError, RecursionError) as error:
         raise UserError(
@@ -156,4 +145,7 @@ def parse_hparams(text: str | None) -> dict[str, Any]:
         raise UserError(
             f"""--hparams is {text[:80]!r}: expected a JSON object such as '{{"eta": 1.0}}'."""
         )
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"The hyper-parameter {name} is {value}: expected a finite number.")
     return values

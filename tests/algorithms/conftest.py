@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import ImageFile
 
 from core_tuning.cache import cache_folder
 
@@ -74,6 +75,8 @@ def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    # DomainBed sets it for the whole process.
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
     monkeypatch.delenv("DOMAINBED_ROOT", raising=False)
     monkeypatch.delenv("CORE_TUNING_CHECKPOINT", raising=False)
     yield
