@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import FrameType
+from types import FrameType, TracebackType
 
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 # Longer than the parent takes to save and end, upon which the kernel ends its workers.
@@ -128,6 +128,16 @@ def _set_up_worker(parent: int, worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Not for ever: a parent that waits for its workers ends them by this signal.
     signal.signal(signal.SIGTERM, _end_later)
+    sys.excepthook = _say_unless_hung_up
+
+
+def _say_unless_hung_up(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    # A parent that is stopped may hang up on the thread that hands it a batch. What goes wrong
+    # with the batch itself comes another way.
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _end_later(number: int, frame: FrameType | None) -> None:

@@ -22,8 +22,8 @@ FINETUNE = (
 COMMANDS = {
     "finetune": ("finetune", *FINETUNE),
     "dg": (
-        "dg", "--dataset", "large", "--data_dir", "{base}", "--image-size", 16, "--steps", 16,
-        "--eval-every", 12, "--workers", 2, "--output_dir", "out", "--hparams",
+        "dg", "--dataset", "large", "--data_dir", "{base}", "--image-size", 16, "--steps", 120,
+        "--eval-every", 100, "--workers", 2, "--output_dir", "out", "--hparams",
         '{"checkpoint": "embedded", "batch_size": 4}',
     ),
     "robust train": ("robust", "train", *FINETUNE, "--attack-steps", 1, "--ema", 0.9),
