@@ -198,9 +198,9 @@ class RunFolder:
             UserError: there is no run, or its configuration is another.
         """
         self.check_resume(config, may_differ=may_differ)
-        earlier = field(self._read_marker(), "environments", list, self.config_path)
+        earlier = self._earlier_environments()
         now = environment()
-        last = field({"last": earlier[-1]}, "last", dict, self.config_path) if earlier else now
+        last = earlier[-1] if earlier else now
         for name in _DECIDING:
             before = last.get(name)
             if before != now[name]:
@@ -215,6 +215,7 @@ class RunFolder:
         self, config: dict[str, Any], *, may_differ: frozenset[str] = frozenset()
     ) -> None:
         """Raise the UserErrors that `resume` would raise, changing nothing."""
+        self._earlier_environments()
         before, config = _flat(self.read_config()), _flat(config)
         for key in sorted(before.keys() | config.keys()):
             if key not in may_differ and before.get(key) != config.get(key):
@@ -223,6 +224,12 @@ class RunFolder:
                     f"{config.get(key)!r}: resume it with the same options, or start another "
                     "with --output."
                 )
+
+    def _earlier_environments(self) -> list[dict[str, Any]]:
+        earlier = field(self._read_marker(), "environments", list, self.config_path)
+        for each in earlier:
+            field({"environments": each}, "environments", dict, self.config_path)
+        return earlier
 
     def _write_config(self, config: dict[str, Any], earlier: list[dict[str, Any]]) -> None:
         now = environment()
