@@ -137,12 +137,19 @@ class RunFolder:
 
     def _ours(self) -> list[Path]:
         """The files in the folder that its marker lists."""
-        patterns = field(self._read_marker(), "files", list, self.config_path)
         root = self.path.resolve()
+        found = []
+        for pattern in field(self._read_marker(), "files", list, self.config_path):
+            try:
+                found += sorted(self.path.glob(str(pattern)))
+            except (ValueError, NotImplementedError) as error:
+                raise UserError(
+                    f"{self.config_path} is damaged ({pattern!r} among its files is no pattern "
+                    "below the folder): name another folder with --output."
+                ) from error
         return [
             file
-            for pattern in patterns
-            for file in sorted(self.path.glob(str(pattern)))
+            for file in found
             # Never outside of the folder, whatever links there are and whatever the marker says.
             if file.parent.resolve().is_relative_to(root) and (file.is_file() or file.is_symlink())
         ]
