@@ -61,7 +61,8 @@ def recognise(
         encoder_names: tensors that are the encoder's even where they look like a head's.
 
     Raises:
-        UserError: no encoder is recognised, or the format cannot be loaded.
+        UserError: no encoder is recognised, the format cannot be loaded, or the file may hold the
+            encoder that its format prefers where none is expected.
     """
     if not isinstance(contents, Mapping):
         raise UserError(

@@ -335,7 +335,8 @@ def describe(path: str | Path) -> list[str]:
     parameters = sum(math.prod(found.state[name].shape) for name in _parameter_names(found.state))
     features = f", features {architecture.features}" if architecture.features else ""
     ignored = f"; ignored {len(found.ignored)}: {shorten(found.ignored)}" if found.ignored else ""
-    use = f"--encoder {shown(encoder or 'timm:NAME')} --pretrained {shlex.quote(file)}"
+    # Quoted, because the file may name anything as its encoder, and the line is to be pasted.
+    use = f"--encoder {shlex.quote(shown(encoder or 'timm:NAME'))} --pretrained {shlex.quote(file)}"
     unknown = "" if encoder else " (NAME: the timm model that it was trained with, if there is one)"
     notes = "; ".join(filter(None, [found.note, heads]))
     lines = [

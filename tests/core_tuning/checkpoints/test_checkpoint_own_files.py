@@ -126,3 +126,10 @@ def test_own_run_checkpoint_with_other_values(kit, change, said, tmp_path):
     file = kit.save(tmp_path / "checkpoint.pt", contents)
     assert said in kit.message(describe, file)
     assert said in kit.message(load_pretrained, file, kit.fresh(RESNET))
+
+
+def test_the_command_that_is_to_be_pasted_runs_nothing_else(kit, tmp_path):
+    file = tmp_path / "model.safetensors"
+    facts = json.dumps({"encoder": "x; rm -rf ~\n"})
+    save_file({"x.weight": torch.rand(2)}, file, metadata={"core_tuning": facts})
+    assert describe(file)[-1] == f"use: --encoder 'x; rm -rf ~\\n' --pretrained {file}"
