@@ -53,8 +53,14 @@ def complaint(capsys, *arguments):
         (["--dataset", "Debug28", "--holdout_fraction", "0"], "--holdout_fraction is 0"),
         (["--dataset", "Debug28"], "the domain 1 has 13 images to train on"),
         (["--dataset", "Debug28", "--hparams", "[" * 100_000], "[[', which is not JSON (maximum"),
-        (["--dataset", "Debug28", "--hparams", '{"lr": NaN}'], "lr is nan: expected a finite number"),
-        (["--dataset", "Debug28", "--hparams", '{"lr": -1e999}'], "lr is -inf: expected a finite number"),
+        (
+            ["--dataset", "Debug28", "--hparams", '{"lr": NaN}'],
+            "lr is nan: expected a finite number",
+        ),
+        (
+            ["--dataset", "Debug28", "--hparams", '{"lr": -1e999}'],
+            "lr is -inf: expected a finite number",
+        ),
         (["--dataset", "Debug28", "--hparams", '{"batch_size": [8]}'], "batch_size is [8]"),
         (["--dataset", "Debug28", "--hparams", '{"checkpoint": 8}'], "checkpoint is 8"),
         (["--dataset", "Debug28", "--hparams", r'{"checkpoint": "\ud800"}'], "is not UTF-8"),
