@@ -19,7 +19,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 from core_tuning.data import check_same_images
 from core_tuning.data.loading import SeededTransform, image_loader, load_batches
 from core_tuning.errors import UserError
-from core_tuning.files import append_line, read_lines, write_atomically, write_lines
+from core_tuning.files import append_line, field, read_lines, write_atomically, write_lines
 from core_tuning.selection import source_accuracy
 from core_tuning.stopping import Stopped, undisturbed
 from core_tuning.training import Learner, RunFolder
@@ -74,7 +74,7 @@ def run_job(
                 folder.resume(config, may_differ=MAY_DIFFER)
                 run.restore()
                 run.go()
-            return read_lines(path / RESULTS)
+            return _read_records(path / RESULTS)
     folder.check_start(overwrite=overwrite)
     # Built first, so that a mistake leaves no folder behind.
     run = _Run(job, machine, store, folder)
@@ -82,7 +82,20 @@ def run_job(
         folder.start(config, overwrite=overwrite)
         run.restore()
         run.go()
-        return read_lines(path / RESULTS)
+        return _read_records(path / RESULTS)
+
+
+def _read_records(path: Path) -> list[Record]:
+    records = read_lines(path)
+    for record in records:
+        field(record, "step", int, path)
+        field(record, "args", dict, path)
+    if not records:
+        raise UserError(
+            f"{path} has no record of a run that is finished: restore the file, or start again "
+            "with --overwrite."
+        )
+    return records
 
 
 def check_resume(folder: RunFolder, config: Record, images: Mapping[str, Any]) -> None:
@@ -308,7 +321,7 @@ class _Run:
         environments = self.store.environments
         image_encoder = self.algorithm.featurizer.image_encoder
         return {
-            "encoder": self.hparams["encoder"],
+            "encoder": image_encoder.name,
             "classes": environments.classes,
             "mean": image_encoder.mean.flatten().tolist(),
             "std": image_encoder.std.flatten().tolist(),

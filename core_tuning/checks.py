@@ -99,6 +99,7 @@ RANGES = {
     "evaluate_every": _count(1, 10**9),
     "checkpoint_minutes": Range(0, 1e9),
     "workers": _count(0, 256),
+    "square_queries": _count(1, 10**7),
     "memory": Range(0, 1e6),
     "tflops": _POSITIVE,
     "seed": _SEED,

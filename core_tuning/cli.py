@@ -68,10 +68,13 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         with stoppable():
-            code = _dispatch(arguments)
-            if sys.stdout is not None:
-                # Where it cannot be written, that is said now and not when Python ends.
-                sys.stdout.flush()
+            try:
+                code = _dispatch(arguments)
+            except SystemExit:
+                # Of --help.
+                _flush()
+                raise
+            _flush()
             return code
     except UserError as error:
         return _fail(error)
@@ -88,6 +91,12 @@ def main(argv: list[str] | None = None) -> int:
         return stopped.exit_code if isinstance(stopped, Stopped) else 130
 
 
+def _flush() -> None:
+    # Where it cannot be written, that is said now and not when Python ends.
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
 def _fail(reason: object) -> int:
     print(f"core-tuning: error: {reason}", file=sys.stderr)
     if sys.stdout is not None:
@@ -100,6 +109,10 @@ def _fail(reason: object) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    for argument in arguments:
+        # Of no shell, but of a program that calls `main`; a system call would raise a ValueError.
+        if "\0" in argument:
+            raise UserError(f"{argument!r} has a NUL in it, as no name can have: leave it out.")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0

@@ -21,11 +21,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import FrameType
+from types import FrameType, TracebackType
 
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
-# Longer than the parent takes to save and end, upon which the kernel ends its workers.
-WORKER_SECONDS = 30
 
 
 class Stopped(KeyboardInterrupt):
@@ -122,13 +120,29 @@ def worker_setup() -> Callable[[int], None]:
 
 
 def _set_up_worker(parent: int, worker: int) -> None:
+    if sys.platform != "linux":
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Blocked here, so that the thread below is the one that gets it and sees who has sent it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
+    sys.excepthook = _say_unless_hung_up
     # Behind a fork server it is not our child; torch's own watch then ends it within seconds.
     if os.getppid() == parent:
         die_with_parent(signal.SIGKILL, parent)()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Not for ever: a parent that waits for its workers ends them by this signal.
-    signal.signal(signal.SIGTERM, _end_later)
 
 
-def _end_later(number: int, frame: FrameType | None) -> None:
-    signal.alarm(WORKER_SECONDS)
+def _say_unless_hung_up(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    # A parent that is stopped may hang up on the thread that hands it a batch. What goes wrong
+    # with the batch itself comes another way.
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
+
+
+def _end_when_told(by: int) -> None:
+    """End this process by a SIGTERM of one process, and by no other's."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != by:
+        pass
+    os._exit(0)

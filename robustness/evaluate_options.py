@@ -8,6 +8,7 @@ import os
 import re
 from pathlib import Path
 
+from core_tuning.checks import check_options
 from core_tuning.errors import UserError
 from core_tuning.parser import Parser
 
@@ -18,14 +19,8 @@ DEFAULT_ATTACKS = ("pgd10", "pgd50x10", "square", "autoattack")
 # Table 9 of the paper.
 PAPER_EPS = {"l2": ("0.5", "1.5", "2.5"), "linf": ("2/255", "4/255", "8/255")}
 DEFAULT_N = 1000
-# What each may be: more would fill a machine's memory, or outlast it.
-RANGES = {
-    "batch_size": (1, 1_000_000),
-    "workers": (0, 1024),
-    "seed": (0, 2**63 - 1),
-    "square_queries": (1, 10_000_000),
-    "image_size": (1, 4096),
-}
+# Options that are numbers.
+RANGED = ("batch_size", "workers", "seed", "square_queries", "image_size")
 # Options that change no row, or add rows, and may differ on --resume.
 HARMLESS = frozenset(
     {"attacks", "l2", "linf", "masking_checks", "workers", "data_dir", "download", "device"}
@@ -63,8 +58,9 @@ def _add_subject(parser: Parser) -> None:
                        "--image-size")
     group = parser.add_argument_group("what a checkpoint or a module does not state")
     group.add_argument("--encoder", metavar="NAME",
-                       help="of a checkpoint: a torchvision ResNet or ResNeXt, timm:NAME, or "
-                       "small_resnet, small_resnet_2x")
+                       help="of a checkpoint: a torchvision ResNet or ResNeXt, timm:NAME "
+                       "(timm:NAME,num_heads=N for other attention heads than timm's), "
+                       "small_resnet or small_resnet_2x")
     group.add_argument("--normalisation", choices=("imagenet", "none"),
                        help="what the model needs of images in [0, 1] (a module: default none)")
     group.add_argument("--image-size", type=int, metavar="PX", help="side of the network's input")
@@ -164,10 +160,7 @@ def _check_subject(options: argparse.Namespace) -> None:
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
-    for name, (least, most) in RANGES.items():
-        value = getattr(options, name)
-        if value is not None and not least <= value <= most:
-            raise UserError(f"--{name.replace('_', '-')} is {value}: expected {least} to {most}.")
+    check_options(options, RANGED)
     if options.n not in (None, "all"):
         if not re.fullmatch(r"0*[1-9]\d{0,17}", options.n):
             raise UserError(f"--n is '{options.n}': expected a number of at least 1, or all.")

@@ -137,12 +137,19 @@ class RunFolder:
 
     def _ours(self) -> list[Path]:
         """The files in the folder that its marker lists."""
-        patterns = field(self._read_marker(), "files", list, self.config_path)
         root = self.path.resolve()
+        found = []
+        for pattern in field(self._read_marker(), "files", list, self.config_path):
+            try:
+                found += sorted(self.path.glob(str(pattern)))
+            except (ValueError, NotImplementedError) as error:
+                raise UserError(
+                    f"{self.config_path} is damaged ({pattern!r} among its files is no pattern "
+                    "below the folder): name another folder with --output."
+                ) from error
         return [
             file
-            for pattern in patterns
-            for file in sorted(self.path.glob(str(pattern)))
+            for file in found
             # Never outside of the folder, whatever links there are and whatever the marker says.
             if file.parent.resolve().is_relative_to(root) and (file.is_file() or file.is_symlink())
         ]
@@ -156,6 +163,13 @@ class RunFolder:
     def check_start(self, *, overwrite: bool = False) -> None:
         """Raise the UserError that `start` would raise about what is there, changing nothing."""
         check_no_file(self.path)
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"The name of the run folder {str(self.path)!a} is not UTF-8, which the libraries "
+                "that write into it need: name another with --output."
+            ) from None
         if self.is_free():
             return
         # A mistyped --output must not cost somebody a folder that is no run's.
@@ -184,9 +198,9 @@ class RunFolder:
             UserError: there is no run, or its configuration is another.
         """
         self.check_resume(config, may_differ=may_differ)
-        earlier = field(self._read_marker(), "environments", list, self.config_path)
+        earlier = self._earlier_environments()
         now = environment()
-        last = field({"last": earlier[-1]}, "last", dict, self.config_path) if earlier else now
+        last = earlier[-1] if earlier else now
         for name in _DECIDING:
             before = last.get(name)
             if before != now[name]:
@@ -201,6 +215,7 @@ class RunFolder:
         self, config: dict[str, Any], *, may_differ: frozenset[str] = frozenset()
     ) -> None:
         """Raise the UserErrors that `resume` would raise, changing nothing."""
+        self._earlier_environments()
         before, config = _flat(self.read_config()), _flat(config)
         for key in sorted(before.keys() | config.keys()):
             if key not in may_differ and before.get(key) != config.get(key):
@@ -209,6 +224,12 @@ class RunFolder:
                     f"{config.get(key)!r}: resume it with the same options, or start another "
                     "with --output."
                 )
+
+    def _earlier_environments(self) -> list[dict[str, Any]]:
+        earlier = field(self._read_marker(), "environments", list, self.config_path)
+        for each in earlier:
+            field({"environments": each}, "environments", dict, self.config_path)
+        return earlier
 
     def _write_config(self, config: dict[str, Any], earlier: list[dict[str, Any]]) -> None:
         now = environment()

@@ -61,7 +61,7 @@ result = {"test": {"top1": 50.0}, "validation": {"top1": 50.0}}
 # name -> the command that makes it, in the session's folder.
 MAKERS = {
     "run": f"finetune {SMALL} --method ce --output run",
-    "robust": f"robust train {SMALL} --method ce --steps 1 --output robust",
+    "robust": f"robust train {SMALL} --method ce --attack-steps 1 --output robust",
     "dg": f"dg {DG} --output_dir dg",
     "evaluation": f"robust evaluate run {ROBUST} --output evaluation",
 }
@@ -82,8 +82,8 @@ def tree(folder: Path) -> dict[str, object]:
         mode = path.lstat().st_mode
         name = os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace")
         found[name] = path.read_bytes() if stat.S_ISREG(mode) else stat.S_IFMT(mode)
-        # The lock that a folder of a run keeps.
-        if name.endswith(".lock"):
+        # The locks of a run's and of a sweep's folder say nothing once they are released.
+        if path.name == ".lock" or path.parent.name == "locks":
             del found[name]
     return found
 
@@ -129,12 +129,16 @@ class Room:
             else:
                 SPOILERS[str(how)](path)
 
+    def run(self, line: str) -> int:
+        """Run a command line in this process; return its exit code."""
+        with guarded():
+            return main(words(line))
+
     def refuse(self, capfd: pytest.CaptureFixture[str], line: str, sentence: str) -> None:
         """Check that a command line ends in one sentence with exit code 2, and changes nothing."""
         before = tree(self.path)
         capfd.readouterr()
-        with guarded():
-            code = main(words(line))
+        code = self.run(line)
         error = capfd.readouterr().err
         assert "Traceback" not in error
         lines = [each for each in re.split(r"[\r\n]", error) if each.strip()]
@@ -300,6 +304,7 @@ def room(tmp_path: Path, shelf: Callable[[str], Path], monkeypatch) -> Iterator[
     path = tmp_path / "room"
     path.mkdir()
     monkeypatch.chdir(path)
+    monkeypatch.delenv("DOMAINBED_ROOT", raising=False)
     yield Room(path, shelf)
 
 

@@ -36,36 +36,60 @@ COMMANDS = {
     ),
     "demo": ("algorithms.demo", "core_tuning.algorithms.dg_run._Run.go", "--output out"),
 }  # fmt: skip
+# option -> what it takes of VALUES: seeds below 2^63, and what is a number to float32.
+REALS = (SEED, TERA, GIANT)
+TAKEN = {
+    **dict.fromkeys(("--eta", "--alpha", "--temperature", "--lr", "--weight-decay"), REALS),
+    **dict.fromkeys(
+        ("--seed", "--seeds", "--hparams_seed", "--trial_seed"), (TERA,)
+    ),
+}  # fmt: skip
 
 
 class Reached(BaseException):
     """The command has begun to work: it has taken the number."""
 
 
-def numeric(command):
-    parser = importlib.import_module(f"core_tuning.{COMMANDS[command][0]}").build_parser()
-    return {
-        action.option_strings[0]: (action.nargs if isinstance(action.nargs, int) else 1)
-        for action in parser._actions
-        if action.type in (int, float)
-    }
+def rows(*, taken):
+    for command, (module, _, _) in COMMANDS.items():
+        parser = importlib.import_module(f"core_tuning.{module}").build_parser()
+        for action in parser._actions:
+            if action.type not in (int, float):
+                continue
+            option = action.option_strings[0]
+            count = action.nargs if isinstance(action.nargs, int) else 1
+            for value in VALUES:
+                if (value in TAKEN.get(option, ())) == taken:
+                    given = f"{option} {' '.join([value] * count)}"
+                    yield pytest.param(command, given, id=f"{command} {option} {value}")
 
 
-ROWS = [
-    pytest.param(command, option, value, count, id=f"{command} {option} {value}")
-    for command in COMMANDS
-    for option, count in numeric(command).items()
-    for value in VALUES
-]
+@pytest.fixture
+def line(room, monkeypatch):
+    """Return a command's line, which ends where the command begins to work."""
 
-
-@pytest.mark.parametrize(("command", "option", "value", "count"), ROWS)
-def test_a_number(room, capfd, monkeypatch, command, option, value, count):
-    def reached(*_, **__):
+    def stop(*_, **__):
         raise Reached
 
-    _, works, line = COMMANDS[command]
-    monkeypatch.setattr(works, reached)
-    line = f"{command} {line} {option} {' '.join([value] * count)}"
-    room.bring_what_is_named(line)
-    room.refuse(capfd, line, ".")
+    def make(command):
+        _, works, options = COMMANDS[command]
+        room.bring_what_is_named(f"{command} {options}")
+        monkeypatch.setattr(works, stop)
+        return f"{command} {options}"
+
+    return make
+
+
+@pytest.mark.parametrize(("command", "given"), list(rows(taken=False)))
+def test_a_number_beyond_reason(room, capfd, line, command, given):
+    """The sentence names the option, in whatever spelling, and the number."""
+    option, value = given.split()[:2]
+    name = option.strip("-").replace("-", "[-_ ]")
+    said = {"nan": "nan", "inf": "inf"}.get(value, r"(-1|1e\+?\d+|\d{4,})")
+    room.refuse(capfd, f"{line(command)} {given}", rf"{name}.*{said}")
+
+
+@pytest.mark.parametrize(("command", "given"), list(rows(taken=True)))
+def test_a_number_that_is_taken(room, line, command, given):
+    with pytest.raises(Reached):
+        room.run(f"{line(command)} {given}")

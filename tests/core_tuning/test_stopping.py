@@ -152,8 +152,9 @@ def test_a_worker_survives_the_signals_of_its_group_and_ends_with_its_parent(tmp
             time.sleep(60)
             os._exit(0)
         os.read(reader, 5)
-        os.kill(worker, signal.SIGTERM)
-        os.kill(worker, signal.SIGINT)
+        # By another process, as where the whole group is told to end.
+        subprocess.run(["kill", "-TERM", str(worker)], check=True)
+        subprocess.run(["kill", "-INT", str(worker)], check=True)
         time.sleep(0.2)
         survived = os.waitpid(worker, os.WNOHANG) == (0, 0)
         seen.write_text(f"{worker} {int(survived)}")
@@ -162,3 +163,18 @@ def test_a_worker_survives_the_signals_of_its_group_and_ends_with_its_parent(tmp
     worker, survived = map(int, seen.read_text().split())
     assert survived
     wait_until(lambda: not alive(worker))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux alone")
+def test_a_worker_ends_when_its_parent_tells_it_to():
+    reader, writer = os.pipe()
+    set_up = worker_setup()
+    worker = os.fork()
+    if worker == 0:
+        set_up(0)
+        os.write(writer, b"ready")
+        time.sleep(60)
+        os._exit(1)
+    os.read(reader, 5)
+    os.kill(worker, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 0

@@ -31,8 +31,10 @@ PRELOADED = [
     )
 ]  # fmt: skip
 PROGRAM = """
-import os, sys
+import multiprocessing, os, sys
 os.setsid()
+# As in a process that was started by hand, whose loaders fork.
+multiprocessing.set_start_method("fork", force=True)
 os.chdir({folder!r})
 os.environ.update({environment!r})
 log = os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -25,10 +25,13 @@ DG = (
     "--eval-every", 8, "--checkpoint-minutes", 0, "--output_dir", "out", "--hparams",
     '{"checkpoint": "embedded", "batch_size": 4, "resnet_dropout": 0.3}',
 )  # fmt: skip
-# Twelve runs of the whole embedded set would take minutes.
+# Twelve runs on the whole embedded set would take minutes.
 SHORT_DEMO = """
 from core_tuning.algorithms import demo, environments
-demo.CHOSEN = {"CETuning": {"batch_size": 4}}
+for known in (demo.CHOSEN, demo.TITLES):
+    del known["CECon"]
+for values in demo.CHOSEN.values():
+    values["batch_size"] = 4
 load = environments.load_environments
 def few(*arguments, **options):
     found = load(*arguments, **options)
@@ -39,7 +42,7 @@ COMMANDS = {
     "finetune": ("finetune", *FINETUNE, "--workers", 1),
     "finetune --ema": ("finetune", *FINETUNE, "--workers", 0, "--ema", 0.9, "--method", "ce"),
     "robust train": (
-        "robust", "train", *FINETUNE, "--steps", 2, "--ema", 0.9, "--eps-warmup", 0.5, 1,
+        "robust", "train", *FINETUNE, "--attack-steps", 2, "--ema", 0.9, "--eps-warmup", 0.5, 1,
         "--workers", 0,
     ),
     "dg": (*DG, "--workers", 1),

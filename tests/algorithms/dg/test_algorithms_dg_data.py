@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
@@ -105,3 +106,10 @@ def test_orientation_counts_in_a_users_folder_alone(kit, tmp_path, name):
     Image.fromarray(stored).save(path, exif=exif.tobytes())
     image, _ = load_environments(name, tmp_path).images[0][0]
     assert image.size == ((16, 32) if name == "photos" else (32, 16))
+
+
+def test_the_images_are_in_a_runs_config(argv, tmp_path):
+    assert main(argv()) == 0
+    found = json.loads((tmp_path / "run/config.json").read_text())["config"]["data"]
+    assert found["images"]["brush"] == {"ant": 10, "bee": 10, "cicada": 10}
+    assert len(found["sha256"]) == 64

@@ -15,6 +15,7 @@ pytest.importorskip("pyautoattack")
 from core_tuning.cli import main
 from core_tuning.encoders import ImageEncoder, build_encoder
 from core_tuning.robustness.evaluation_view import EvaluationView
+from core_tuning.training.folder import RunFolder
 from core_tuning.training.learner import Learner
 
 SIZE = 16
@@ -87,10 +88,9 @@ def write_run(folder, data_dir, classes=("ant", "bee"), size=SIZE, **facts):
         "encoder": "small_resnet", "classes": list(classes), "mean": [0.5] * 3, "std": [0.25] * 3,
         "image_size": size, "transforms": "small", "dataset": "folder", "method": "ce", "seed": 0,
     }  # fmt: skip
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(learner.export({**known, **facts}))
     config = {"data_dir": str(data_dir), "validation": 0.1, "fraction": 1.0, "seed": 0}
-    (folder / "config.json").write_text(json.dumps({"config": config}))
+    RunFolder(folder).start(config)
+    (folder / "model.safetensors").write_bytes(learner.export({**known, **facts}))
     result = {"selection": "best validation top-1", "validation": {"top1": 50.0}}
     (folder / "result.json").write_text(json.dumps(result))
     return folder

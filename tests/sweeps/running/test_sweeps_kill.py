@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 
 import pytest
@@ -69,6 +70,44 @@ def test_killing_a_run_counts_as_failed_and_a_retry_goes_on(folder, drive, fakes
     folder.failure_path("a").unlink()
     assert drive(folder).wait(20) == 0
     check_resumed(folder, fakes)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_end_has_not_failed_and_goes_on(folder, drive, fakes, kind):
+    """As a preempted job's is: it has saved, and a later attempt goes on from there."""
+    sweep = drive(folder)
+    os.kill(counting(folder, fakes, "a"), kind)
+    assert sweep.wait(20) in (0, 1)
+    assert not folder.failure_path("a").exists()
+    assert "a" not in read_state(folder.path).failed
+    if not folder.is_done("a"):
+        assert read_state(folder.path).remaining == ["a"]
+        assert drive(folder).wait(20) == 0
+    check_resumed(folder, fakes)
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 10))]
+)
+def test_kills_at_random_moments(make, drive, fakes, seed):
+    """Of the sweep, counted in the steps of its runs: each run is finished, from where it was."""
+    moments = random.Random(seed)
+    ids = ["a", "b", "c"]
+    folder = make(*(fakes.run(id, until=10, pause=0.02) for id in ids))
+
+    def steps():
+        return sum(fakes.count_of(folder, id) for id in ids)
+
+    for _ in range(2):
+        enough = steps() + moments.randint(1, 8)
+        sweep = drive(folder)
+        fakes.wait_until(lambda enough=enough: steps() >= enough, f"{enough} steps")
+        sweep.kill()
+        sweep.wait()
+        assert read_state(folder.path).failed == {}
+    assert drive(folder).wait(60) == 0
+    assert read_state(folder.path).done == ids
+    assert steps() == 10 * len(ids)
 
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -115,6 +115,18 @@ def test_slurm_by_submitits_own_executors(folder, capsys, monkeypatch, cluster):
     check_said(capsys)
 
 
+def test_a_preempted_run_is_submitted_again(folder):
+    """submitit calls `checkpoint` on SIGUSR, and submits what it returns in the job's place."""
+    submitit = pytest.importorskip("submitit")
+    from core_tuning.sweeps.launch_slurm import Task
+
+    task = Task()
+    again = task.checkpoint(str(folder.path), "a")
+    assert isinstance(again, submitit.helpers.DelayedSubmission)
+    assert again.function is task
+    assert again.args == (str(folder.path), "a")
+
+
 def test_what_sbatch_is_given(folder, monkeypatch, tmp_path):
     submitit = pytest.importorskip("submitit")
     from core_tuning.sweeps.launch_slurm import Task, make_executor

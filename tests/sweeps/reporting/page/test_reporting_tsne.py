@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 
@@ -120,7 +121,9 @@ def test_nothing_finished_is_said(made_up, tmp_path):
 def test_a_configuration_that_lacks_something_is_said(sweep_folder, one_part, made_up, tmp_path):
     runs = tmp_path / "sweep" / "runs"
     shutil.copytree(sweep_folder / "runs", runs)
-    (runs / "id-CE-0" / "config.json").write_text('{"config": {"dataset": "emoji_domains"}}')
+    path = runs / "id-CE-0" / "config.json"
+    contents = json.loads(path.read_text())
+    path.write_text(json.dumps({**contents, "config": {"dataset": "emoji_domains"}}))
     write_page(made_up.report(one_part), tmp_path / "sweep", tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert "No t-SNE maps: " in page
