@@ -66,7 +66,10 @@ class FineTuning(nn.Module, ABC):
             self.hparams["checkpoint"],
             dropout=self.hparams["resnet_dropout"],
             freeze_bn=self.hparams["freeze_bn"],
+            image_size=(input_shape[1], input_shape[2]),
         )
+        for stated in (self.hparams, hparams):
+            self.featurizer.state_heads(stated)
         self.classifier = nn.Linear(self.featurizer.n_outputs, num_classes, bias=False)
         self.objective = self._build_objective(self.featurizer.n_outputs, num_classes)
         self.optimizer = torch.optim.Adam(

@@ -321,7 +321,7 @@ class _Run:
         environments = self.store.environments
         image_encoder = self.algorithm.featurizer.image_encoder
         return {
-            "encoder": self.hparams["encoder"],
+            "encoder": image_encoder.name,
             "classes": environments.classes,
             "mean": image_encoder.mean.flatten().tolist(),
             "std": image_encoder.std.flatten().tolist(),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from core_tuning.encoders import IMAGENET_MEAN, IMAGENET_STD, feature_dim
-from core_tuning.pretrained import load_image_encoder
+from core_tuning.encoders import IMAGENET_MEAN, IMAGENET_STD, feature_dim, split_heads
+from core_tuning.pretrained import EMBEDDED, RANDOM, load_image_encoder
 
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -19,23 +22,48 @@ class PretrainedFeaturizer(nn.Module):
         checkpoint: path of a checkpoint, "embedded" or "random".
         dropout: probability with which a feature is dropped in training.
         freeze_bn: whether batch norm keeps its running statistics in training.
+        image_size: (h, w) of the images, which are tried at once; by default any that fit.
 
     Raises:
-        UserError: the encoder is unknown, or the checkpoint cannot be read or does not fit it.
+        UserError: the encoder is unknown or does not take images of that size, or the checkpoint
+            cannot be read or does not fit it.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, encoder: str, checkpoint: str, *, dropout: float, freeze_bn: bool) -> None:
+    def __init__(
+        self,
+        encoder: str,
+        checkpoint: str,
+        *,
+        dropout: float,
+        freeze_bn: bool,
+        image_size: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
-        self.image_encoder, _ = load_image_encoder(encoder, checkpoint)
-        self.n_outputs = feature_dim(self.image_encoder.encoder)
+        self.image_encoder, origin = load_image_encoder(encoder, checkpoint)
+        if checkpoint not in (EMBEDDED, RANDOM):
+            # Here, because every route from a file of the user's comes by.
+            print(f"{checkpoint}: {origin}")
+        self.n_outputs = feature_dim(
+            self.image_encoder.encoder, image_size, trained=checkpoint != RANDOM
+        )
         self.dropout = nn.Dropout(dropout)
         self.freeze_bn = freeze_bn
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         self.train()
+
+    def state_heads(self, hparams: Mapping[str, Any]) -> None:
+        """Name the encoder with its attention heads where the checkpoint's format decided on them.
+
+        DomainBed's train.py stores the hyper-parameters that it passes beside the weights, which
+        do not show the heads, and the same encoder can be built again from both.
+        """
+        name = self.image_encoder.name
+        if isinstance(hparams, dict) and split_heads(name)[1] is not None:
+            hparams["encoder"] = name
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (n, n_outputs) of images (n, 3, h, w) as DomainBed normalises them.

@@ -9,14 +9,25 @@ from typing import Any
 
 import torch
 
+from core_tuning.checkpoint_tensors import load_tensors
 from core_tuning.checkpoints import read_checkpoint
-from core_tuning.errors import UserError
-from core_tuning.files import write_atomically
+from core_tuning.errors import UserError, reason, shown
+from core_tuning.files import field, write_atomically
 from core_tuning.pretrained import RANDOM
+from core_tuning.training.exported import model_file
 
 from .algorithm import CLASSES, FineTuning
 
 Shape = tuple[int, int, int]
+MODEL = "model.pkl"
+# What train.py writes, and what it is made of.
+_CONTENTS: dict[str, type | tuple[type, ...]] = {
+    "model_input_shape": (tuple, list),
+    "model_num_classes": int,
+    "model_num_domains": int,
+    "model_hparams": dict,
+    "model_dict": dict,
+}
 
 
 def save_model(
@@ -53,28 +64,34 @@ def load_model(path: Path | str) -> FineTuning:
         `predict` with images that DomainBed has normalised.
 
     Raises:
-        UserError: there is no such file, or it is not one of these.
+        UserError: there is no such file, it is not one of these, or it is damaged.
     """
-    path = Path(path)
-    path = path / "model.pkl" if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: name a run's folder or its model.pkl.")
+    path = model_file(Path(path), MODEL)
     contents = read_checkpoint(path)
     args = contents.get("args") if isinstance(contents, Mapping) else None
     name = args.get("algorithm") if isinstance(args, Mapping) else None
-    if name not in CLASSES:
+    if not isinstance(name, str) or name not in CLASSES:
         raise UserError(
-            f"{path} holds {'no algorithm' if name is None else name}: expected the model.pkl of "
-            f"{', '.join(CLASSES)}."
+            f"{path} holds {'no algorithm' if name is None else shown(name)}: expected the "
+            f"{MODEL} of {', '.join(CLASSES)}."
         )
-    algorithm = CLASSES[name](
-        contents["model_input_shape"],
-        contents["model_num_classes"],
-        contents["model_num_domains"],
-        {**contents["model_hparams"], "checkpoint": RANDOM},
-    )
-    algorithm.load_state_dict(contents["model_dict"])
+    for key, kind in _CONTENTS.items():
+        field(contents, key, kind, path)
+    shape, classes = contents["model_input_shape"], contents["model_num_classes"]
+    hparams = {str(key): value for key, value in contents["model_hparams"].items()}
+    try:
+        algorithm = CLASSES[name](
+            shape, classes, contents["model_num_domains"], {**hparams, "checkpoint": RANDOM}
+        )
+    # What torch raises where a size is none, or is more than there is memory for.
+    except (RuntimeError, TypeError, IndexError, OverflowError, MemoryError) as error:
+        raise UserError(
+            f"{path} is damaged (no {name} for {shown(classes)} classes and images of the shape "
+            f"{shown(shape)}: {reason(error)}): expected what 'core-tuning dg' or DomainBed's "
+            "train.py writes; copy it again."
+        ) from error
+    load_tensors(algorithm, contents["model_dict"], path, f"its own {name}", "copy it again")
     # What was loaded, not what stood in for it.
-    algorithm.hparams = dict(contents["model_hparams"])
+    algorithm.hparams = hparams
     algorithm.eval()
     return algorithm

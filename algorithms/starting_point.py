@@ -37,7 +37,9 @@ class StartingPoint(PretrainedFeaturizer):
             checkpoint,
             dropout=hparams["resnet_dropout"],
             freeze_bn=bool(hparams["freeze_bn"]),
+            image_size=(input_shape[1], input_shape[2]),
         )
+        self.state_heads(hparams)
         # URM replaces it.
         self.activation: nn.Module = nn.Identity()
 

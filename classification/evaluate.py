@@ -61,6 +61,7 @@ def _evaluate(options: Any, run: Path) -> None:
 
     model, facts = load_model(run)
     config = _stored_config(run)
+    _warn_unfinished(run if run.is_dir() else run.parent)
     dataset = options.dataset or facts["dataset"]
     same = dataset == facts["dataset"]
     data_dir = options.data_dir or (config.get("data_dir") if same else None)
@@ -113,3 +114,9 @@ def _stored_config(run: Path) -> dict[str, Any]:
     for name, kind in _READ.items():
         field({name: None, **config}, name, (*kind, NoneType), folder.config_path)
     return config
+
+
+def _warn_unfinished(folder: Path) -> None:
+    last = ("result.json", "done")  # of `finetune` and `robust train`, and of `dg`
+    if (folder / "config.json").is_file() and not any((folder / name).exists() for name in last):
+        print(f"warning: the run in {folder} is not finished: this is its best model so far.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -31,9 +32,9 @@ def guess_architecture(state: Mapping[str, Tensor]) -> Architecture:
     `encoder` is given only where every name and shape equals that encoder's.
     """
     shapes = _shapes(state)
-    if "layer1.0.conv1.weight" in shapes and "conv1.weight" in shapes:
+    if "layer1.0.conv1.weight" in shapes and _is_filter(shapes, "conv1.weight"):
         return _guess_resnet(shapes)
-    if "patch_embed.proj.weight" in shapes and "blocks.0.attn.qkv.weight" in shapes:
+    if "blocks.0.attn.qkv.weight" in shapes and _is_filter(shapes, "patch_embed.proj.weight"):
         return _guess_vit(shapes)
     return Architecture("network of unknown architecture")
 
@@ -49,6 +50,8 @@ def advise(encoder: str | None, state: Mapping[str, Tensor], own: Mapping[str, T
         )
     if stem is not None and stem.ndim == 4 and stem.shape[2] == 3:
         return "its stem is a 3x3 convolution for small images, so pass another checkpoint"
+    if any(re.match(r"patch_embed\.proj\.\d", name) for name in state):
+        return "its patches come from several convolutions, so pass another checkpoint"
     if any(
         "pos_embed" in name and state[name].shape != own[name].shape
         for name in own.keys() & state.keys()
@@ -65,6 +68,10 @@ def _shapes(state: Mapping[str, Tensor]) -> Shapes:
     }
 
 
+def _is_filter(shapes: Shapes, name: str) -> bool:
+    return len(shapes.get(name, ())) == 4
+
+
 @functools.cache
 def _encoder_shapes(name: str) -> Shapes:
     with torch.device("meta"):
@@ -79,7 +86,7 @@ def _count(shapes: Shapes, stem: str) -> int:
 def _guess_resnet(shapes: Shapes) -> Architecture:
     blocks = [_count(shapes, f"layer{number}.") for number in range(1, 5)]
     last = "bn3" if "layer1.0.bn3.weight" in shapes else "bn2"
-    features = shapes.get(f"layer4.0.{last}.weight", (None,))[0]
+    features = next(iter(shapes.get(f"layer4.0.{last}.weight", ())), None)
     for name in (*TORCHVISION_ENCODERS, *SMALL_ENCODERS):
         if _encoder_shapes(name) == shapes:
             return Architecture(_resnet_title(name), name, features)
@@ -110,7 +117,7 @@ def _guess_vit(shapes: Shapes) -> Architecture:
 def _vit_names(shapes: Shapes, width: int, patch: int) -> Iterator[str]:
     import timm
 
-    positions = shapes.get("pos_embed", (1, 0, width))[-2]
+    positions = (0, 0, *shapes.get("pos_embed", ()))[-2]
     side = math.isqrt(positions) * patch  # a class token more does not reach the next square
     size = VIT_SIZES.get(width)
     for family in ("vit", "deit"):

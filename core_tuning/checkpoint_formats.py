@@ -16,6 +16,8 @@ HEAD = r"^(module\.)?(head(?!\.norm\.)\w*|classifier)\.(.*\.)?weight$"
 STEM = r"^(module\.)?conv1\.weight$"
 CLS_TOKEN = r"^(module\.)?cls_token$"
 SWAV = r"^(module\.)?(prototypes|projection_head)\."
+# As its vits.py builds them; timm's vit_small has 6, and the shapes of both are the same.
+MOCO_V3_HEADS = ((384, 12), (768, 12), (1024, 16), (1280, 16))
 DEEPCLUSTER = r"^(module\.)?prototypes\.prototypes\d"
 
 # What follows the encoder, or serves its pre-training only, in the formats whose encoder has no
@@ -40,12 +42,22 @@ class Format(NamedTuple):
     alone: bool = False  # the section is all that the file holds
     normalisation: Normalisation = IMAGENET
     note: str = ""
+    arch: str = ""  # a pattern that the file's own "arch" must match
+    heads: tuple[tuple[int, int], ...] = ()  # of a ViT by its width, where timm may have others
+    # Dotted path of the mapping in which the encoder is that should be preferred to this one's.
+    behind: str | None = None
 
 
 # The first row that fits wins: a row stands before the rows whose files it resembles.
 FORMATS = (
-    Format("MoCo v3", "state_dict", "base_encoder."),
-    Format("MoCo v3, momentum encoder", "state_dict", "momentum_encoder."),
+    Format("MoCo v3", "state_dict", "base_encoder.", heads=MOCO_V3_HEADS),
+    Format(
+        "MoCo v3, momentum encoder",
+        "state_dict",
+        "momentum_encoder.",
+        heads=MOCO_V3_HEADS,
+        behind="state_dict",
+    ),
     Format("MoCo v2", "state_dict", "encoder_q.", (r"encoder_q\.fc\.0\.weight$",)),
     Format("MoCo v1", "state_dict", "encoder_q.", (r"encoder_q\.fc\.weight$",)),
     Format("MoCo v1 or v2 without its head", "state_dict", "encoder_q."),
@@ -54,11 +66,11 @@ FORMATS = (
     Format("SupContrast", "model", "encoder.module."),
     Format("SupContrast", "model", "encoder."),
     Format("CMC (PyContrast), encoder1", "model", "encoder1."),
-    Format("CMC (PyContrast), encoder2", "model", "encoder2."),
-    Format("PyContrast, momentum encoder", "model_ema", "encoder."),
-    Format("CMC (PyContrast), momentum encoder1", "model_ema", "encoder1."),
+    Format("CMC (PyContrast), encoder2", "model", "encoder2.", behind="model"),
+    Format("PyContrast, momentum encoder", "model_ema", "encoder.", behind="model"),
+    Format("CMC (PyContrast), momentum encoder1", "model_ema", "encoder1.", behind="model"),
     Format("DINO, teacher", "teacher", "backbone."),
-    Format("DINO, student", "student", "backbone."),
+    Format("DINO, student", "student", "backbone.", behind="teacher"),
     Format("Barlow Twins", "model", "backbone.", (r"^(module\.)?bn\.running_mean$",)),
     Format("VICReg", "model", "backbone."),
     Format("VISSL", VISSL_TRUNK, "_feature_blocks."),
@@ -87,6 +99,15 @@ FORMATS = (
     Format(SUPERVISED_TIMM, "", "", (HEAD,)),
     Format("DINO or other ViT without a head", "", "", (CLS_TOKEN,)),
     Format("encoder without a head (Barlow Twins, VICReg, DINO ResNet-50 or other)", ""),
+    Format(
+        "MoCo v3, linear evaluation",
+        "state_dict",
+        "",
+        (CLS_TOKEN, HEAD),
+        # Without a patch size, unlike timm's names.
+        arch=r"vit_(small|base|large|huge)$",
+        heads=MOCO_V3_HEADS,
+    ),
     Format("training checkpoint (PyTorch ImageNet example, timm or MoCo v3 linear)", "state_dict"),
     Format("training checkpoint (DeiT, MAE or other)", "model"),
 )

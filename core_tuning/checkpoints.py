@@ -8,6 +8,8 @@ import math
 import pathlib
 import re
 import shlex
+import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +22,18 @@ from torch import Tensor, nn
 from .checkpoint_architecture import advise, guess_architecture
 from .checkpoint_formats import IMAGENET, SUPERVISED_TIMM
 from .checkpoint_recognition import METADATA_KEY, Recognised, recognise, shorten
-from .encoders import NO_NORMALISATION, Normalisation
-from .errors import UserError
+from .checkpoint_tensors import COMPUTED_BUFFER, check_kinds, check_values
+from .encoders import (
+    NO_NORMALISATION,
+    Normalisation,
+    assumed_heads,
+    build_encoder,
+    hidden_heads,
+    split_heads,
+    with_heads,
+)
+from .errors import UserError, reason, shown
+from .files import require_file
 
 __all__ = [
     "LoadReport",
@@ -36,8 +48,8 @@ __all__ = [
 REFUSED = re.compile(
     r"GLOBAL ([\w.]+)|unrecognized function (.+)|Can only .* but got (.+)|with (TorchScript)"
 )
-# Buffers that do not change what an encoder computes, or that it computes for itself.
-COMPUTED_BUFFER = re.compile(r"(^|\.)(num_batches_tracked|relative_position_index|attn_mask)$")
+# How many times smaller an archive may be that somebody compressed again.
+MOST_COMPRESSED = 20
 STRUCTURE = re.compile(
     r"(conv|bn|norm|ln|layer|block|stage|stem|downsample|patch_embed|pos_embed|pre_norm)"
     r"|\w*(norm|embed|token)(\.|$)"
@@ -80,15 +92,14 @@ def read_checkpoint(path: str | Path) -> Any:
         UserError: the file is missing, damaged, not a checkpoint, or would run code.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"'{path}' is a directory: expected a checkpoint file; name the file.")
+    require_file(path)
     try:
         with path.open("rb") as file:
             start = file.read(16)
     except OSError as error:
         raise UserError(
             f"'{path}' cannot be read ({error.strerror}): expected a checkpoint file; "
-            "check the path."
+            "check the path and its rights."
         ) from error
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
@@ -98,7 +109,24 @@ def read_checkpoint(path: str | Path) -> Any:
             f"'{path}' is not a PyTorch checkpoint ({begins}): expected a file written by "
             "torch.save, or a .safetensors file; check the path or download it again."
         )
+    if start.startswith(b"PK"):
+        _refuse_bomb(path)
     return _read_torch(path)
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse an archive that would fill the memory: torch does not compress what it saves."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    # A damaged directory of parts can raise nearly any exception.
+    except Exception as error:
+        raise _damaged(path, "PyTorch checkpoint", error) from error
+    if unpacked > MOST_COMPRESSED * path.stat().st_size:
+        raise UserError(
+            f"'{path}' would unpack to {unpacked / 1e6:,.0f} MB: expected a checkpoint, which "
+            "torch.save does not compress; download it again from its authors."
+        )
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -112,24 +140,27 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_harmless_globals()):
+        with torch.serialization.safe_globals(_harmless_globals()), warnings.catch_warnings():
+            # torch's of its own past, which a user can do nothing about.
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     # A damaged pickle can raise nearly any exception: all of them mean the same to the user.
     except Exception as error:
         refused = REFUSED.search(str(error))
         if refused is None:
             raise _damaged(path, "PyTorch checkpoint", error) from error
+        held = shown(next(filter(None, refused.groups())))
         raise UserError(
-            f"'{path}' holds {next(filter(None, refused.groups()))}, which could run code and is "
-            "not loaded: expected tensors and plain Python values; where you trust its origin, "
-            "save the weights alone with torch.save(model.state_dict(), FILE) and pass that file."
+            f"'{path}' holds {held}, which could run code and is not loaded: expected "
+            "tensors and plain Python values; where you trust its origin, save the weights alone "
+            "with torch.save(model.state_dict(), FILE) and pass that file."
         ) from error
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> UserError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:120]
     return UserError(
-        f"'{path}' cannot be read ({reason}): expected a whole {kind}; download or copy it again."
+        f"'{path}' cannot be read ({reason(error)}): expected a whole {kind}; download or copy it "
+        "again."
     )
 
 
@@ -177,25 +208,67 @@ def load_pretrained(
         normalisation: overrides the one that belongs to the recognised format.
 
     Raises:
-        UserError: the file cannot be read or recognised, or does not fit the encoder.
+        UserError: the file cannot be read or recognised, does not fit the encoder, or has a
+            tensor that no trained encoder has.
+    """
+    return load_found(find_encoder(path, encoder), path, encoder, normalisation=normalisation)
+
+
+def find_encoder(path: str | Path, encoder: nn.Module) -> Recognised:
+    """Read a checkpoint and find in it what may fit an encoder; raises as `load_pretrained`."""
+    return recognise(read_checkpoint(path), path, encoder.state_dict().keys())
+
+
+def load_found(
+    found: Recognised,
+    path: str | Path,
+    encoder: nn.Module,
+    *,
+    named: str = "",
+    normalisation: Normalisation | None = None,
+) -> LoadReport:
+    """Load what `find_encoder` found, as `load_pretrained` does.
+
+    Args:
+        named: what the user called the encoder.
     """
     own = encoder.state_dict()
-    found = recognise(read_checkpoint(path), path, own.keys())
     extra = [name for name in found.state if name not in own and not COMPUTED_BUFFER.search(name)]
     roots = {name.split(".")[0] for name in own}
     structural = [name for name in extra if name.split(".")[0] in roots or STRUCTURE.match(name)]
+    check_kinds(found.state, path, own)
     _check_fit(path, found, own, structural)
+    check_values(found.state, path, own)
     taken = {name: found.state.get(name, value) for name, value in own.items()}
     encoder.load_state_dict(taken, strict=True)
     default, assumed = _default_normalisation(found, encoder)
+    notes = [
+        found.note,
+        assumed if normalisation is None else "",
+        _heads_note(found, encoder, named),
+    ]
     return LoadReport(
         found.format,
         sum(name in found.state for name in own),
         sum(parameter.numel() for parameter in encoder.parameters()),
         [*extra, *found.ignored],
         default if normalisation is None else normalisation,
-        "; ".join(filter(None, [found.note, assumed if normalisation is None else ""])),
+        "; ".join(filter(None, notes)),
     )
+
+
+def _heads_note(found: Recognised, encoder: nn.Module, named: str = "") -> str:
+    """Say how many attention heads the encoder has where the tensors do not."""
+    heads = hidden_heads(encoder)
+    if heads is None or (found.heads is None and found.encoder is not None):
+        return ""
+    if found.heads == heads:
+        return f"{heads} attention heads, as in {found.format}"
+    if found.heads is not None:
+        return f"{heads} attention heads, as asked for, where {found.format} has {found.heads}"
+    if split_heads(named)[1] is not None:
+        return f"{heads} attention heads, as asked for"
+    return assumed_heads(encoder)
 
 
 def _default_normalisation(found: Recognised, encoder: nn.Module) -> tuple[Normalisation, str]:
@@ -250,25 +323,39 @@ def describe(path: str | Path) -> list[str]:
     """Say in a few lines what a checkpoint holds and how to use it.
 
     Raises:
-        UserError: the file cannot be read or recognised.
+        UserError: the file cannot be read or recognised, or has a tensor that no trained encoder
+            has.
     """
     found = recognise(read_checkpoint(path), path)
+    check_kinds(found.state, path)
+    check_values(found.state, path)
     architecture = guess_architecture(found.state)
-    encoder = architecture.encoder or found.encoder
+    encoder, heads = _named_with_heads(architecture.encoder, found)
+    file = shown(path, 300)
     parameters = sum(math.prod(found.state[name].shape) for name in _parameter_names(found.state))
     features = f", features {architecture.features}" if architecture.features else ""
     ignored = f"; ignored {len(found.ignored)}: {shorten(found.ignored)}" if found.ignored else ""
-    use = f"--encoder {encoder or 'timm:NAME'} --pretrained {shlex.quote(str(path))}"
+    use = f"--encoder {shown(encoder or 'timm:NAME')} --pretrained {shlex.quote(file)}"
     unknown = "" if encoder else " (NAME: the timm model that it was trained with, if there is one)"
+    notes = "; ".join(filter(None, [found.note, heads]))
     lines = [
-        f"{path}: {Path(path).stat().st_size / 1e6:.1f} MB, {found.format}",
+        f"{file}: {Path(path).stat().st_size / 1e6:.1f} MB, {found.format}",
         f"architecture: {architecture.description}, {_millions(parameters)}{features}",
         f"tensors: {len(found.state)} of the encoder{ignored}",
         f"input normalisation: {_normalisation_text(found.normalisation)}",
-        f"note: {found.note}" if found.note else "",
+        f"note: {notes}" if notes else "",
         f"use: {use}{unknown}",
     ]
     return [line for line in lines if line]
+
+
+def _named_with_heads(encoder: str | None, found: Recognised) -> tuple[str | None, str]:
+    """Name the encoder that a file fits with its attention heads, and say how they are known."""
+    if encoder is None:
+        return found.encoder, ""
+    with torch.device("meta"):
+        encoder = with_heads(encoder, build_encoder(encoder), found.heads)
+        return encoder, _heads_note(found, build_encoder(encoder))
 
 
 def _parameter_names(state: Iterable[str]) -> list[str]:

@@ -7,6 +7,8 @@ names of its library, so that a fine-tuned encoder loads into a plain torchvisio
 from __future__ import annotations
 
 import difflib
+import inspect
+import re
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +16,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from .errors import UserError
+from .errors import UserError, reason, shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -30,6 +32,7 @@ TORCHVISION_ENCODERS = (
     "resnext101_64x4d",
 )
 SMALL_ENCODER = "small_resnet"
+TIMM = "timm:"
 # Widths of the four stages of `SmallResNet`.
 SMALL_ENCODERS = {SMALL_ENCODER: (16, 32, 64, 128), "small_resnet_2x": (32, 64, 128, 256)}
 
@@ -100,6 +103,7 @@ class ImageEncoder(nn.Module):
         normalisation: what the encoder's pre-training used.
         resize: side in pixels to which images are resized inside the model (bilinear,
             antialiased); None leaves them as they come.
+        name: by which `build_encoder` builds the same encoder again; a run states it.
     """
 
     mean: Tensor
@@ -110,10 +114,12 @@ class ImageEncoder(nn.Module):
         encoder: nn.Module,
         normalisation: Normalisation = Normalisation(),  # noqa: B008 - immutable
         resize: int | None = None,
+        name: str = "",
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.resize = resize
+        self.name = name
         self.register_buffer("mean", torch.tensor(normalisation.mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(normalisation.std).view(-1, 1, 1))
 
@@ -131,13 +137,15 @@ def build_encoder(name: str) -> nn.Module:
 
     Args:
         name: a torchvision ResNet or ResNeXt, `small_resnet`, `small_resnet_2x` (of twice the
-            width), or `timm:NAME`.
+            width), `timm:NAME`, or `timm:NAME,num_heads=N` for a vision transformer with another
+            number of attention heads than timm's.
 
     Returns:
         A module from normalised images (n, 3, h, w) to features (n, d).
 
     Raises:
-        UserError: no encoder has that name; the message gives the nearest ones.
+        UserError: no encoder has that name (the message gives the nearest ones), or it cannot
+            have that number of heads.
     """
     if name in SMALL_ENCODERS:
         return SmallResNet(SMALL_ENCODERS[name])
@@ -145,12 +153,12 @@ def build_encoder(name: str) -> nn.Module:
         encoder = torchvision.models.get_model(name, weights=None)
         encoder.fc = nn.Identity()
         return encoder
-    if name.startswith("timm:"):
-        return _build_timm(name.removeprefix("timm:"))
+    if name.startswith(TIMM):
+        return _build_timm(name)
     known = [*SMALL_ENCODERS, *TORCHVISION_ENCODERS]
     nearest = difflib.get_close_matches(name, known, n=1) or ["resnet50"]
     raise UserError(
-        f"Unknown encoder '{name}': expected one of {', '.join(known)} or timm:NAME; "
+        f"Unknown encoder '{shown(name)}': expected one of {', '.join(known)} or timm:NAME; "
         f"did you mean '{nearest[0]}'?"
     )
 
@@ -158,32 +166,155 @@ def build_encoder(name: str) -> nn.Module:
 def _build_timm(name: str) -> nn.Module:
     import timm
 
-    if not timm.is_model(name):
-        nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
+    base, heads = split_heads(name)
+    base = base.removeprefix(TIMM)
+    if not timm.is_model(base):
+        nearest = difflib.get_close_matches(base, timm.list_models(), n=3)
         hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
-        raise UserError(f"timm {timm.__version__} has no model '{name}'{hint}.")
-    encoder = timm.create_model(name, pretrained=False, num_classes=0)
+        raise UserError(f"timm {timm.__version__} has no model '{shown(base)}'{hint}.")
+    try:
+        encoder = timm.create_model(base, pretrained=False, num_classes=0, num_heads=heads)
+    except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
+        if heads is None:
+            raise
+        raise _no_such_heads(name, reason(error)) from error
+    if heads is not None and hidden_heads(encoder) != heads:
+        raise _no_such_heads(name, "its weights show how many it has")
     settings: Any = encoder.pretrained_cfg
     if not isinstance(settings.get("classifier", ""), str):
         raise UserError(
-            f"timm's '{name}' has several classification layers: expected a model with one, such "
+            f"timm's '{base}' has several classification layers: expected a model with one, such "
             "as its form without distillation."
         )
     return encoder
 
 
-def feature_dim(encoder: nn.Module) -> int:
-    """Return d, the width of the features, by encoding one blank image on the CPU.
+def _no_such_heads(name: str, why: str) -> UserError:
+    return UserError(
+        f"The encoder '{name}' cannot be built with that number of heads ({why}): expected a "
+        "vision transformer and a divisor of its width; leave out num_heads for timm's own."
+    )
+
+
+def split_heads(name: str) -> tuple[str, int | None]:
+    """Split the name of an encoder from the number of attention heads that it asks for.
+
+    Raises:
+        UserError: what follows the name is something else.
+    """
+    base, comma, option = name.partition(",")
+    if not comma:
+        return name, None
+    match = re.fullmatch(r"num_heads=([1-9][0-9]{0,3})", option)
+    if match is None:
+        raise UserError(
+            f"The encoder '{shown(name)}' has the option '{shown(option)}': expected "
+            "timm:NAME,num_heads=N with a whole number N of at least 1."
+        )
+    return base, int(match[1])
+
+
+def with_heads(name: str, encoder: nn.Module, heads: int | None) -> str:
+    """Name the encoder that has this number of heads, unless its name asks for one already.
+
+    Args:
+        name: of `encoder`.
+        encoder: as `build_encoder` built it.
+        heads: None where nothing is known of them.
+    """
+    base, given = split_heads(name)
+    if heads is None or given is not None or hidden_heads(encoder) in (None, heads):
+        return name
+    return f"{base},num_heads={heads}"
+
+
+def hidden_heads(encoder: nn.Module) -> int | None:
+    """Return the attention heads of a transformer whose tensors do not show how many it has.
+
+    Two such encoders with different numbers load the same checkpoint and give other features.
+    None for all other encoders.
+    """
+    found = set()
+    for module in encoder.modules():
+        heads = getattr(module, "num_heads", None)
+        if isinstance(heads, int):
+            found.add(None if _shows_heads(module) else heads)
+    takes_number = "num_heads" in inspect.signature(type(encoder)).parameters
+    return found.pop() if takes_number and len(found) == 1 else None
+
+
+def assumed_heads(encoder: nn.Module) -> str:
+    """Say that an encoder's attention heads are assumed, or "" where its tensors show them."""
+    heads = hidden_heads(encoder)
+    if heads is None:
+        return ""
+    settings: dict[str, Any] = vars(encoder).get("pretrained_cfg") or {}
+    name = f"{TIMM}{settings.get('architecture', 'NAME')}"
+    return (
+        f"assumed {heads} attention heads, timm's number, because the tensors do not show it; "
+        f"pass --encoder {name},num_heads=N if there were others"
+    )
+
+
+def _shows_heads(attention: nn.Module) -> bool:
+    shapes = [parameter.shape for parameter in attention.parameters()]
+    # Of the embedding, of which all other sizes are multiples where heads do not count.
+    width = max((shape[-1] for shape in shapes if len(shape) == 2), default=0)
+    return not width or any(size % width for shape in shapes for size in shape)
+
+
+@torch.no_grad()
+def feature_dim(
+    encoder: nn.Module, image_size: tuple[int, int] | None = None, *, trained: bool = False
+) -> int:
+    """Return d, the width of the features, by encoding a blank image on the CPU.
 
     timm's `num_features` is another number where the head has a hidden layer.
+
+    Args:
+        encoder: normalised images (n, 3, h, w) to features (n, d).
+        image_size: (h, w) of the images that it is to encode; by default any that it takes.
+        trained: whether its weights are a checkpoint's; noise is then encoded too, and the
+            features are looked at.
+
+    Raises:
+        UserError: it fails on images of that size, or its features are no vectors; of a trained
+            one, they are not finite, or the same for both images, as where weights carry nothing.
     """
     settings: dict[str, Any] = vars(encoder).get("pretrained_cfg") or {}
-    size = settings.get("input_size", (3, 64, 64))
+    own = tuple(settings.get("input_size", (3, 64, 64))[1:])
+    size = own if image_size is None else image_size
+    images = torch.zeros(1 + trained, 3, *size)
+    if trained:
+        images[1].normal_(generator=torch.Generator().manual_seed(0))
     was_training = encoder.training
     encoder.eval()
-    with torch.no_grad():
-        features = encoder(torch.zeros(1, *size))
-    encoder.train(was_training)
+    try:
+        features = encoder(images)
+    # What an encoder raises where images have a size that it does not take, it alone knows.
+    except Exception as error:
+        takes = f"--image-size {own[0]}" if "input_size" in settings else "another --image-size"
+        raise UserError(
+            f"The encoder fails on images of {size[0]}x{size[1]} pixels ({reason(error)}): pass "
+            f"{takes}, or another --encoder."
+        ) from error
+    finally:
+        encoder.train(was_training)
+    if features.ndim != 2:
+        raise UserError(
+            f"The encoder gives features of the shape {tuple(features.shape)}: expected (images, "
+            "d); pass another --encoder."
+        )
+    if trained and not bool(features.isfinite().all()):
+        raise UserError(
+            "The encoder's features of a blank image or of noise are not finite: expected trained "
+            "weights; pass another --pretrained checkpoint."
+        )
+    if trained and bool((features[0] == features[1]).all()):
+        raise UserError(
+            "The encoder gives a blank image and noise the same features, so its weights carry "
+            "nothing: pass another --pretrained checkpoint."
+        )
     return features.shape[1]
 
 

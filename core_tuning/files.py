@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .errors import UserError
+from .errors import UserError, shown
 
 LOCK = ".lock"
 # How the name of a file ends that is being written.
@@ -186,7 +186,7 @@ def field(contents: dict[str, Any], name: str, kind: type | tuple[type, ...], pa
     value = contents.get(name)
     # JSON's true is no number, whatever Python says.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise _damaged(path, "", f"'{name}' is {value!r}"[:80])
+        raise _damaged(path, "", f"'{name}' is {shown(value, 60)}")
     return value
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from .checkpoints import load_pretrained
-from .encoders import SMALL_ENCODER, ImageEncoder, Normalisation, build_encoder
+from .checkpoints import find_encoder, load_found
+from .encoders import SMALL_ENCODER, ImageEncoder, Normalisation, build_encoder, with_heads
 
 EMBEDDED = "embedded"
 RANDOM = "random"
@@ -30,17 +31,22 @@ def load_image_encoder(
         normalisation: overrides the one that belongs to the checkpoint.
 
     Returns:
-        The image encoder, and what its weights came from, in a few lines.
+        The image encoder, whose `name` has the number of attention heads that the checkpoint's
+        format asks for, and what its weights came from, in a few lines.
 
     Raises:
         UserError: the encoder is unknown, or the checkpoint cannot be read or does not fit it.
     """
     module = build_encoder(encoder)
     if pretrained == RANDOM:
-        return ImageEncoder(module, normalisation or Normalisation()), "random weights"
-    if pretrained == EMBEDDED:
-        with as_file(files("core_tuning.data") / "embedded" / _EMBEDDED_FILE) as path:
-            report = load_pretrained(path, module, normalisation=normalisation)
-    else:
-        report = load_pretrained(Path(pretrained), module, normalisation=normalisation)
-    return ImageEncoder(module, report.normalisation), str(report)
+        return ImageEncoder(
+            module, normalisation or Normalisation(), name=encoder
+        ), "random weights"
+    shipped = as_file(files("core_tuning.data") / "embedded" / _EMBEDDED_FILE)
+    with shipped if pretrained == EMBEDDED else nullcontext(Path(pretrained)) as path:
+        found = find_encoder(path, module)
+        name = with_heads(encoder, module, found.heads)
+        if name != encoder:
+            module = build_encoder(name)
+        report = load_found(found, path, module, named=encoder, normalisation=normalisation)
+    return ImageEncoder(module, report.normalisation, name=name), str(report)

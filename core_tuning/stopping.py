@@ -130,10 +130,10 @@ def _set_up_worker(parent: int, worker: int) -> None:
     # Blocked here, so that the thread below is the one that gets it and sees who has sent it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
+    sys.excepthook = _say_unless_hung_up
     # Behind a fork server it is not our child; torch's own watch then ends it within seconds.
     if os.getppid() == parent:
         die_with_parent(signal.SIGKILL, parent)()
-    sys.excepthook = _say_unless_hung_up
 
 
 def _say_unless_hung_up(

@@ -58,8 +58,9 @@ def _add_subject(parser: Parser) -> None:
                        "--image-size")
     group = parser.add_argument_group("what a checkpoint or a module does not state")
     group.add_argument("--encoder", metavar="NAME",
-                       help="of a checkpoint: a torchvision ResNet or ResNeXt, timm:NAME, or "
-                       "small_resnet, small_resnet_2x")
+                       help="of a checkpoint: a torchvision ResNet or ResNeXt, timm:NAME "
+                       "(timm:NAME,num_heads=N for other attention heads than timm's), "
+                       "small_resnet or small_resnet_2x")
     group.add_argument("--normalisation", choices=("imagenet", "none"),
                        help="what the model needs of images in [0, 1] (a module: default none)")
     group.add_argument("--image-size", type=int, metavar="PX", help="side of the network's input")

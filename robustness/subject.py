@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from core_tuning.checkpoint_recognition import METADATA_KEY, RUN_CHECKPOINT_KEY, RUN_METADATA_KEY
+from core_tuning.checkpoint_recognition import RUN_CHECKPOINT_KEY, run_facts
 from core_tuning.checkpoints import read_checkpoint
 from core_tuning.data import default_recipe
 from core_tuning.data.transforms import RECIPES
@@ -20,13 +20,14 @@ from core_tuning.encoders import (
     NO_NORMALISATION,
     ImageEncoder,
     Normalisation,
+    assumed_heads,
     build_encoder,
     classifier_name,
-    feature_dim,
+    split_heads,
 )
 from core_tuning.errors import UserError
 from core_tuning.files import field, read_json
-from core_tuning.training.exported import load_model
+from core_tuning.training.exported import build_classifier, load_model
 
 from .user_module import OwnModule, build_module, normalising_layer, own_code
 
@@ -87,9 +88,7 @@ def _is_run_model(path: Path) -> bool:
             f"'{path}' is what a run is resumed from, not its selected model: name the run's "
             "folder or its model.safetensors."
         )
-    metadata = contents.get(METADATA_KEY)
-    stated = metadata.get(RUN_METADATA_KEY, "{}") if isinstance(metadata, Mapping) else "{}"
-    return '"classes"' in stated
+    return "classes" in (run_facts(contents, path) or {})
 
 
 def _load_run(options: argparse.Namespace, path: Path) -> Subject:
@@ -164,20 +163,23 @@ def _load_checkpoint(options: argparse.Namespace, path: Path) -> Subject:
     stored = sorted(
         {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()}
     )
-    name = classifier_name(encoder)
-    weight = tensors.pop(f"{name}.weight")
-    bias = tensors.pop(f"{name}.bias", torch.zeros(len(weight)))
-    _check_fit(path, options.encoder, encoder, tensors, weight)
-    classifier = nn.Linear(weight.shape[1], weight.shape[0])
-    classifier.load_state_dict({"weight": weight, "bias": bias})
-    encoder.load_state_dict(tensors)
-    model = nn.Sequential(ImageEncoder(encoder, NORMALISATIONS[options.normalisation]), classifier)
+    model = build_classifier(
+        options.encoder,
+        tensors,
+        NORMALISATIONS[options.normalisation],
+        path,
+        "name the --encoder that it was trained with",
+    )
     facts = {
         "encoder": options.encoder,
         "normalisation": options.normalisation,
         "stored_as": ", ".join(stored),
         "selection": "unknown",
     }
+    assumed = assumed_heads(encoder) if split_heads(options.encoder)[1] is None else ""
+    if assumed:
+        print(f"note: {assumed}.")
+        facts["note"] = assumed
     return _subject(path.stem, "checkpoint", path, model, _named_data(options), facts)
 
 
@@ -188,9 +190,9 @@ def _classifier_tensors(path: Path, head: str) -> dict[str, Tensor]:
         if not isinstance(held, Mapping):
             continue
         tensors = {
-            str(key).removeprefix("module."): value
+            key.removeprefix("module."): value
             for key, value in held.items()
-            if isinstance(value, Tensor)
+            if isinstance(key, str) and isinstance(value, Tensor)
         }
         if f"{head}.weight" in tensors:
             return tensors
@@ -198,27 +200,6 @@ def _classifier_tensors(path: Path, head: str) -> dict[str, Tensor]:
         f"'{path}' holds no classifier '{head}.weight': expected a fine-tuned model of the "
         "encoder's library, not a self-supervised encoder; fine-tune it first."
     )
-
-
-def _check_fit(
-    path: Path, name: str, encoder: nn.Module, tensors: dict[str, Tensor], weight: Tensor
-) -> None:
-    own = encoder.state_dict()
-    missing = [key for key in own if key not in tensors]
-    foreign = [key for key in tensors if key not in own]
-    reshaped = [key for key in own if key in tensors and own[key].shape != tensors[key].shape]
-    for fault, keys in (("lacks", missing), ("has besides", foreign), ("reshapes", reshaped)):
-        if keys:
-            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise UserError(
-                f"'{path}' does not fit the encoder {name}: it {fault} {keys[0]}{more}; name the "
-                "--encoder that it was trained with."
-            )
-    if weight.ndim != 2 or weight.shape[1] != feature_dim(encoder):
-        raise UserError(
-            f"The classifier in '{path}' has the shape {tuple(weight.shape)}: expected (classes, "
-            f"{feature_dim(encoder)}) for {name}."
-        )
 
 
 def _load_module(options: argparse.Namespace) -> Subject:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core_tuning.errors import UserError
+from core_tuning.files import require_file
 
 from .arguments import COMMANDS, canonical, check_name, evaluate_options, known_options
 from .checking import check_distinct, check_keys, check_seeds, read_options, typed
@@ -105,6 +106,7 @@ def read_definition(name: str) -> Definition:
         text = (files(__package__) / "definitions" / f"{name}.toml").read_text("utf-8")
         return parse_definition(text, name, f"{name}.toml")
     path = Path(name)
+    require_file(path)
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -66,7 +66,8 @@ def test_load_snippet(tmp_path, monkeypatch):
     learner = Learner(ImageEncoder(SmallResNet()), torch.nn.Linear(128, 4, bias=False),
                       CrossEntropyLoss())  # fmt: skip
     facts = {"encoder": "small_resnet", "classes": list("abcd"), "mean": [0, 0, 0],
-             "std": [1, 1, 1], "image_size": 48}  # fmt: skip
+             "std": [1, 1, 1], "image_size": 48, "transforms": "cifar", "dataset": "cifar10",
+             "seed": 0}  # fmt: skip
     run = tmp_path / "runs" / "cifar10-core_tuning" / "seed-0"
     run.mkdir(parents=True)
     (run / "model.safetensors").write_bytes(learner.export(facts))

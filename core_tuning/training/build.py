@@ -21,7 +21,7 @@ from core_tuning.encoders import (
 )
 from core_tuning.errors import UserError
 from core_tuning.objectives import CEContrastiveLoss, CoreTuningLoss, CrossEntropyLoss
-from core_tuning.pretrained import EMBEDDED, default_encoder, load_image_encoder
+from core_tuning.pretrained import EMBEDDED, RANDOM, default_encoder, load_image_encoder
 
 from .learner import Learner
 from .randomness import seed_everything
@@ -91,7 +91,9 @@ def build_learner(options: argparse.Namespace, num_classes: int, seed: int) -> t
     """
     seed_everything(seed)
     image_encoder, origin = build_image_encoder(options)
-    dim = feature_dim(image_encoder.encoder)
+    side = image_size(options)
+    trained = options.pretrained != RANDOM
+    dim = feature_dim(image_encoder.encoder, (side, side), trained=trained)
     classifier = nn.Linear(dim, num_classes, bias=False)
     return Learner(image_encoder, classifier, build_objective(options, dim, num_classes)), origin
 

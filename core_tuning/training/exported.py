@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from core_tuning.checkpoint_recognition import facts_normalisation, run_facts
+from core_tuning.checkpoint_tensors import load_tensors
 from core_tuning.checkpoints import read_checkpoint
-from core_tuning.encoders import ImageEncoder, Normalisation, build_encoder, classifier_name
-from core_tuning.errors import UserError
+from core_tuning.encoders import (
+    ImageEncoder,
+    Normalisation,
+    build_encoder,
+    classifier_name,
+    feature_dim,
+)
+from core_tuning.errors import UserError, shown
+from core_tuning.files import field
+
+MODEL = "model.safetensors"
+# What every run states of its model, and what reads it back relies on.
+_FACTS = {
+    "encoder": str, "classes": list, "mean": list, "std": list, "image_size": int,
+    "transforms": str, "dataset": str, "seed": int,
+}  # fmt: skip
 
 
 def load_model(path: Path | str) -> tuple[nn.Sequential, dict[str, Any]]:
@@ -24,25 +41,91 @@ def load_model(path: Path | str) -> tuple[nn.Sequential, dict[str, Any]]:
         facts that were exported with it: encoder, classes, image_size, transforms, ...
 
     Raises:
-        UserError: there is no such file, or no run of this package made it.
+        UserError: there is no such file, no run of this package made it, or it is damaged.
     """
-    path = Path(path)
-    path = path / "model.safetensors" if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: name a run's folder or its model.safetensors.")
-    tensors = read_checkpoint(path)
-    facts = json.loads(tensors.pop("__metadata__", {}).get("core_tuning", "{}"))
-    if "classes" not in facts:
+    path = model_file(Path(path), MODEL)
+    contents = read_checkpoint(path)
+    facts = run_facts(contents, path)
+    if facts is None or "classes" not in facts:
         raise UserError(
             f"{path} is no fine-tuned model of this package: expected one written by "
             "'core-tuning finetune' or 'robust train'; 'core-tuning inspect' says what it is."
         )
-    encoder = build_encoder(facts["encoder"])
-    name = classifier_name(encoder)
-    weight, bias = tensors.pop(f"{name}.weight"), tensors.pop(f"{name}.bias")
-    classifier = nn.Linear(weight.shape[1], weight.shape[0])
-    classifier.load_state_dict({"weight": weight, "bias": bias})
-    encoder.load_state_dict(tensors)
-    normalisation = Normalisation(tuple(facts["mean"]), tuple(facts["std"]))
-    model = nn.Sequential(ImageEncoder(encoder, normalisation), classifier)
+    for name, kind in _FACTS.items():
+        field(facts, name, kind, path)
+    classes = facts["classes"]
+    if not classes or not all(isinstance(each, str) for each in classes):
+        raise UserError(
+            f"{path} is damaged (its classes are not texts): expected what a run writes; copy it "
+            "again."
+        )
+    model = build_classifier(
+        facts["encoder"], contents, facts_normalisation(facts, path), path, "copy it again"
+    )
+    rows = model[1].out_features
+    if rows != len(classes):
+        raise UserError(
+            f"{path} is damaged (it names {len(classes)} classes and tells {rows} apart): expected "
+            "what a run writes; copy it again."
+        )
     return model.eval(), facts
+
+
+def model_file(path: Path, name: str) -> Path:
+    """Return the file of that name in a run's folder; any other path is the file itself.
+
+    Raises:
+        UserError: the run has none, because it is not finished or is of another command.
+    """
+    try:
+        file = path / name if path.is_dir() else path
+        is_there, is_run = file.exists(), (path / "config.json").is_file()
+    except (OSError, ValueError):
+        # What no file can be called is refused where it is opened.
+        return path
+    if is_there:
+        return file
+    if is_run:
+        raise UserError(
+            f"The run in {path} has no {name} yet: go on with it by --resume, or name one that has."
+        )
+    raise UserError(f"{shown(file, 300)} does not exist: name a run's folder or its {name}.")
+
+
+def build_classifier(
+    encoder_name: str,
+    contents: Mapping[str, Any],
+    normalisation: Normalisation,
+    source: object,
+    advice: str,
+) -> nn.Sequential:
+    """Build an encoder and a linear classifier from tensors with the names of its library.
+
+    Args:
+        encoder_name: of `build_encoder`.
+        contents: all tensors of the encoder, and the classifier's; its bias may be left out.
+        normalisation: of the input.
+        source: how messages name the file.
+        advice: what to do where it does not fit, as the end of a sentence.
+
+    Returns:
+        A module from images (n, 3, h, w) in [0, 1] to logits (n, K).
+
+    Raises:
+        UserError: it does not fit, or has a tensor that no trained network has.
+    """
+    tensors = {name: value for name, value in contents.items() if isinstance(value, Tensor)}
+    encoder = build_encoder(encoder_name)
+    width = feature_dim(encoder)
+    name = classifier_name(encoder)
+    weight, bias = (tensors.pop(f"{name}.{part}", None) for part in ("weight", "bias"))
+    load_tensors(encoder, tensors, source, f"the encoder {encoder_name}", advice)
+    if weight is None or weight.ndim != 2 or weight.shape[1] != width:
+        found = "is missing" if weight is None else f"has the shape {tuple(weight.shape)}"
+        raise UserError(
+            f"The classifier in '{source}' {found}: expected (classes, {width}) for {encoder_name}."
+        )
+    classifier = nn.Linear(width, len(weight))
+    head = {"weight": weight, "bias": torch.zeros(len(weight)) if bias is None else bias}
+    load_tensors(classifier, head, source, "its classifier", advice)
+    return nn.Sequential(ImageEncoder(encoder, normalisation, name=encoder_name), classifier)

@@ -72,9 +72,10 @@ def _add_model(parser: Parser) -> None:
                        "FILE' recognises it), 'embedded' for the shipped one (the default of "
                        "emoji_domains; others need one), or 'random'")
     group.add_argument("--encoder", metavar="NAME",
-                       help="a torchvision ResNet or ResNeXt, timm:NAME, small_resnet or "
-                       "small_resnet_2x; default: resnet50, or small_resnet with the embedded "
-                       "checkpoint")
+                       help="a torchvision ResNet or ResNeXt, timm:NAME (timm:NAME,num_heads=N for "
+                       "other attention heads than the checkpoint's format or timm has), "
+                       "small_resnet or small_resnet_2x; default: resnet50, or small_resnet with "
+                       "the embedded checkpoint")
     group.add_argument("--normalisation", choices=("checkpoint", "imagenet", "none"),
                        default="checkpoint",
                        help="of the input; default: that of the checkpoint's format")

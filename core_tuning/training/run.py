@@ -217,7 +217,7 @@ def exported_facts(config: dict[str, Any], data: Data, learner: Learner) -> dict
     """What a reader of model.safetensors must know to use it."""
     image_encoder = learner.image_encoder
     return {
-        "encoder": config["encoder"],
+        "encoder": image_encoder.name,
         "classes": data.splits.classes,
         "mean": image_encoder.mean.flatten().tolist(),
         "std": image_encoder.std.flatten().tolist(),

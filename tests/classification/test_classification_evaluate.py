@@ -17,11 +17,20 @@ def test_evaluate_repeats_the_result(kit, finetune, capsys, tmp_path):
         out = capsys.readouterr().out
         assert f"top-1 {result['top1']:.2f}%" in out
         assert f"mean per class {result['mean_per_class']:.2f}%" in out
+        assert "warning" not in out
     output = tmp_path / "evaluation"
     assert main(["evaluate", str(run), "--workers", "0", "--output", str(output)]) == 0
     assert kit.read(output / "result.json")["evaluation"]["top1"] == result["top1"]
     assert (output / "confusion.csv").read_text() == (run / "confusion.csv").read_text()
     assert kit.files(run) == before
+
+
+def test_evaluate_says_that_a_run_is_not_finished(finetune, capsys):
+    run = finetune(epochs=1)
+    (run / "result.json").unlink()
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--workers", "0"]) == 0
+    assert f"warning: the run in {run} is not finished: this is its" in capsys.readouterr().out
 
 
 def test_evaluate_on_the_split_that_selected(kit, finetune, capsys):

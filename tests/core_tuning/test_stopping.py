@@ -189,3 +189,18 @@ def test_a_worker_survives_the_signals_of_its_group_and_ends_with_its_parent(tmp
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
     wait_until(lambda: not alive(worker))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux alone")
+def test_a_worker_ends_when_its_parent_tells_it_to():
+    reader, writer = os.pipe()
+    set_up = worker_setup()
+    worker = os.fork()
+    if worker == 0:
+        set_up(0)
+        os.write(writer, b"ready")
+        time.sleep(60)
+        os._exit(1)
+    os.read(reader, 5)
+    os.kill(worker, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 0

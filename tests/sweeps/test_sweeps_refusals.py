@@ -12,7 +12,7 @@ RUN = ("sweep", "run")
     [
         (["table2"], "no sweep 'table2': did you mean 'table02'?"),
         (["zzz"], "no sweep 'zzz': expected one of emoji, "),
-        (["gone/mine.toml"], "gone/mine.toml cannot be read (No such file or directory)"),
+        (["gone/mine.toml"], "The file gone/mine.toml does not exist"),
         (["table02", "--only", "datset=dtd"], "axis 'datset': did you mean 'dataset'?"),
         (["table02", "--only", "dataset=dtt"], "dataset has no value 'dtt': did you mean 'dtd'?"),
         (["table02", "--only", "dataset"], "--only is 'dataset': expected KEY=VALUE"),

@@ -70,7 +70,14 @@ HPARAMS = {
     "an empty batch": ({"batch_size": 0}, "batch_size is 0: expected at least 1"),
     "a batch too large": ({"batch_size": 30}, "domain cut has 29 images, fewer than a batch of 30"),
     "no checkpoint": ({"checkpoint": ""}, "CoreTuning has no checkpoint to start from"),
-    "a missing checkpoint": ({"checkpoint": "gone.pth"}, "'gone.pth' cannot be read"),
+    "a missing checkpoint": ({"checkpoint": "gone.pth"}, "The file gone.pth does not exist"),
+    "no file's name": ({"checkpoint": "a\0b"}, "embedded null byte"),
+    "a device": ({"checkpoint": "/dev/zero"}, "/dev/zero is a pipe, a socket or a device"),
+    "an encoder of other images": (
+        {"checkpoint": "random", "encoder": "timm:vit_tiny_patch16_224"},
+        "The encoder fails on images of 16x16 pixels (Input height (16) doesn't match model "
+        "(224)): pass --image-size 224",
+    ),
     "an unknown encoder": ({"encoder": "resnet51"}, "did you mean 'resnet50'?"),
     "another encoder": ({"encoder": "resnet18"}, "does not fit the encoder, a ResNet-18"),
     "negative eta": ({"eta": -1}, "eta is -1"),
@@ -111,7 +118,9 @@ def test_no_checkpoint_on_a_real_data_set(kit, tmp_path, capsys, monkeypatch):
     assert '--hparams \'{"checkpoint":' in sentence
     assert "CORE_TUNING_CHECKPOINT" in sentence
     monkeypatch.setenv("CORE_TUNING_CHECKPOINT", "elsewhere.pth")
-    assert "'elsewhere.pth' cannot be read" in kit.sentence(capsys, kit.argv(tmp_path, *options))
+    assert "The file elsewhere.pth does not exist" in kit.sentence(
+        capsys, kit.argv(tmp_path, *options)
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -30,7 +30,7 @@ RESULTS = {"step", "epoch", "loss", "step_time", "mem_gb", "hparams", "args"} | 
 TERMS = {"cross_entropy", "contrastive"}
 FILES = {
     "results.jsonl", "done", "model.pkl", "best_iid.pkl", "model.safetensors", "config.json",
-    "checkpoint.pt", "figures", "selection.json",
+    "checkpoint.pt", "figures", "selection.json", ".lock",
 }  # fmt: skip
 
 

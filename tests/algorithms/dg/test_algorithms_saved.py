@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 from core_tuning.algorithms.algorithm import CLASSES
 from core_tuning.algorithms.hyperparameters import default_hparams
-from core_tuning.algorithms.saved import load_model
-from core_tuning.encoders import IMAGENET_MEAN, IMAGENET_STD
+from core_tuning.algorithms.saved import load_model, save_model
+from core_tuning.encoders import IMAGENET_MEAN, IMAGENET_STD, build_encoder, hidden_heads
 from core_tuning.errors import UserError
 
 
@@ -85,3 +87,78 @@ def test_what_is_no_model(tmp_path):
     (tmp_path / "model.pkl").write_bytes(b"To whom it may concern")
     with pytest.raises(UserError, match=r"model\.pkl"):
         load_model(tmp_path)
+    (tmp_path / "model.pkl").unlink()
+    os.mkfifo(tmp_path / "model.pkl")
+    with pytest.raises(UserError, match="is a pipe, a socket or a device"):
+        load_model(tmp_path)
+    (tmp_path / "model.pkl").unlink()
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no model\.pkl yet: go on with it by --resume"):
+        load_model(tmp_path)
+
+
+WEIGHT = "classifier.weight"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("args", "algorithm"), ["ERM"], r"holds \['ERM'\]: expected the model.pkl of CoreTuning"),
+        (("model_input_shape",), None, "damaged \\('model_input_shape' is None"),
+        (("model_input_shape",), (3,), "no CETuning for 4 classes and images of the shape"),
+        (("model_input_shape",), (1, 28, 28), "The images have 1 channels"),
+        (("model_input_shape",), (3, -1, 28), "images of the shape \\(3, -1, 28\\)"),
+        (("model_num_classes",), "4", "damaged \\('model_num_classes' is 4"),
+        (("model_num_classes",), -4, "no CETuning for -4 classes"),
+        (("model_num_classes",), 2**50, "no CETuning for 1125899906842624 classes"),
+        (("model_num_classes",), 5, "does not fit its own CETuning: it reshapes classifier.weig"),
+        (("model_hparams",), [1], "damaged \\('model_hparams' is \\[1\\]"),
+        (("model_hparams",), {1: 2}, "CETuning has no hyper-parameter '1'"),
+        (("model_hparams", "lr"), "x", "The hyper-parameter lr is 'x'"),
+        (("model_hparams", "encoder"), "resnet51", "Unknown encoder 'resnet51'"),
+        (("model_dict",), torch.zeros(2), "damaged \\('model_dict' is tensor"),
+        (("model_dict",), {}, "it lacks steps_taken"),
+        (("model_dict", WEIGHT), 3, f"it lacks {WEIGHT}; copy it again"),
+        (("model_dict", WEIGHT), torch.full((4, 128), torch.nan), f"{WEIGHT}, which is not fin"),
+        (("model_dict", "other"), torch.ones(2), "it has besides other; copy it again"),
+    ],
+    ids=range(18),
+)
+def test_a_damaged_file(tmp_path, place, value, said):
+    file = tmp_path / "model.pkl"
+    domainbed_file(file, "CETuning")
+    contents = torch.load(file, weights_only=True)
+    *outer, last = place
+    inside = contents
+    for name in outer:
+        inside = inside[name]
+    inside[last] = value
+    torch.save(contents, file)
+    with pytest.raises(UserError, match=said) as caught:
+        load_model(file)
+    assert str(caught.value).isprintable() and str(caught.value).endswith((".", "?"))
+
+
+def test_attention_heads_are_stored(tmp_path):
+    """DomainBed stores the dictionary that it passes; the heads of MoCo v3's ViT-S are in it."""
+    name = "timm:vit_small_patch16_224"
+    state = build_encoder(name).state_dict()
+    contents = {f"module.base_encoder.{key}": 3 * value for key, value in state.items()}
+    torch.save({"state_dict": contents}, tmp_path / "moco.pth")
+    hparams = {**default_hparams("CETuning", "PACS"), "encoder": name}
+    hparams["checkpoint"] = str(tmp_path / "moco.pth")
+    algorithm = CLASSES["CETuning"]((3, 224, 224), 4, 2, hparams)
+    assert hparams["encoder"] == algorithm.hparams["encoder"] == f"{name},num_heads=12"
+    save_model(tmp_path / "model.pkl", algorithm, {"algorithm": "CETuning"}, (3, 224, 224), 2)
+    loaded = load_model(tmp_path)
+    assert hidden_heads(loaded.featurizer.image_encoder.encoder) == 12
+    images = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), algorithm.eval()(images))
+
+
+def test_a_checkpoint_is_reported(tmp_path, capsys):
+    torch.save(build_encoder("small_resnet").state_dict(), tmp_path / "e.pth")
+    hparams = {**default_hparams("CETuning", "Debug28"), "checkpoint": str(tmp_path / "e.pth")}
+    CLASSES["CETuning"]((3, 28, 28), 4, 2, hparams)
+    assert f"{tmp_path / 'e.pth'}: loaded 120 tensors (0.7 M" in capsys.readouterr().out

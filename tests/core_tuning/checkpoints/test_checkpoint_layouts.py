@@ -58,13 +58,23 @@ LAYOUTS = {
         "MoCo v3, momentum encoder",
         "module.predictor.0.weight",
     ),
+    "timm training": (
+        VIT,
+        lambda kit, s: {
+            "arch": "vit_small_patch16_224",
+            "state_dict": kit.put("module.", s | kit.tensors("head.weight")),
+        },
+        TRAINED,
+        "module.head.weight",
+    ),
     "moco v3 linear": (
         VIT,
         lambda kit, s: {
+            "arch": "vit_small",
             "state_dict": kit.put("module.", s | kit.tensors("head.weight")),
             **kit.TRAINING,
         },
-        TRAINED,
+        "MoCo v3, linear evaluation",
         "module.head.weight",
     ),
     "insdis": (
@@ -262,11 +272,17 @@ def test_what_normalisation_each_format_brings(kit, tmp_path):
     assert loaded("dino release").normalisation == IMAGENET
 
 
+HEADS = (
+    "assumed 2 attention heads, timm's number, because the tensors do not show it; "
+    "pass --encoder timm:test_vit,num_heads=N if there were others"
+)
+
+
 @pytest.mark.parametrize(
     ("case", "note"),
     [
         ("moco v3", "took state_dict/base_encoder.* and not state_dict/momentum_encoder.*"),
-        ("dino full", "took teacher/backbone.* and not student/backbone.*"),
+        ("dino full", f"took teacher/backbone.* and not student/backbone.*; {HEADS}"),
         ("infomin with ema", "took model/encoder.* and not model_ema/encoder.*"),
         ("cmc", "took model/encoder1.* and not model/encoder2.*"),
         ("moco v2", ""),

@@ -44,11 +44,31 @@ def test_safetensors_of_others(kit, tmp_path):
     kit.assert_holds(encoder, kit.state_of(RESNET))
 
 
-@pytest.mark.parametrize("facts", ["not JSON", "[1]", '{"mean": "abc"}'])
-def test_own_model_with_damaged_metadata(kit, facts, tmp_path):
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ("not JSON", "expected a JSON object"),
+        ("[1]", "expected a JSON object"),
+        ("null", "expected a JSON object"),
+        # Deeper than Python's stack, and with a whole number longer than it reads.
+        ("[" * 100_000, "expected a JSON object"),
+        ('{"seed": ' + "9" * 10_000 + "}", "expected a JSON object"),
+        ('{"mean": "abc"}', "states the mean abc for its input: expected three numbers"),
+        ('{"mean": "123"}', "states the mean 123"),
+        ('{"mean": [0.1, 0.2]}', "states the mean [0.1, 0.2]"),
+        ('{"mean": [NaN, 0, 0]}', "states the mean [nan, 0, 0]"),
+        ('{"mean": [%s, 0, 0]}' % ("9" * 400), "states the mean [999"),
+        ('{"std": [1, 0, 1]}', "states the std [1, 0, 1]"),
+        ('{"std": [1, true, 1]}', "states the std [1, True, 1]"),
+        ('{"encoder": "timm:x,depth=3"}', "has the option 'depth=3'"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_own_model_with_damaged_metadata(kit, facts, said, tmp_path):
     file = tmp_path / "model.safetensors"
     save_file(kit.state_of(RESNET), file, metadata={"core_tuning": facts})
-    assert "expected a JSON object" in kit.message(load_pretrained, file, kit.fresh(RESNET))
+    assert said in kit.message(load_pretrained, file, kit.fresh(RESNET))
+    assert said in kit.message(describe, file)
 
 
 def run_checkpoint(kit, version=1):
@@ -84,3 +104,25 @@ def test_own_run_checkpoint_that_cannot_be_used(kit, tmp_path):
     del bare["image_encoder"]["mean"]
     text = kit.message(load_pretrained, kit.save(tmp_path / "bare.pt", bare), kit.fresh(RESNET))
     assert "without an encoder, 'mean' or 'std'" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"core_tuning_checkpoint": torch.ones(2)}, "of version tensor([1., 1.]): expected"),
+        ({"core_tuning_checkpoint": True}, "of version True: expected version 1"),
+        ({"image_encoder": 3}, "without an encoder, 'mean' or 'std'"),
+        ({"mean": torch.zeros(3, 1, 1, dtype=torch.complex64)}, "mean, which is of the type compl"),
+        ({"mean": torch.zeros(1).expand(10**12)}, "states the mean ()"),
+        ({"std": torch.zeros(3, 1, 1)}, "states the std (0.0, 0.0, 0.0)"),
+        ({"std": torch.zeros(3, 1, 1).to_sparse()}, "std, which is sparse_coo"),
+    ],
+    ids=range(7),
+)
+def test_own_run_checkpoint_with_other_values(kit, change, said, tmp_path):
+    contents = run_checkpoint(kit)
+    for name, value in change.items():
+        (contents["image_encoder"] if name in ("mean", "std") else contents)[name] = value
+    file = kit.save(tmp_path / "checkpoint.pt", contents)
+    assert said in kit.message(describe, file)
+    assert said in kit.message(load_pretrained, file, kit.fresh(RESNET))

@@ -1,14 +1,18 @@
 import argparse
+import errno
 import os
 import pathlib
 import pickle
+import socket
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from core_tuning.checkpoints import load_pretrained, read_checkpoint
+from core_tuning.checkpoints import describe, load_pretrained, read_checkpoint
+from core_tuning.pretrained import load_image_encoder
 
 RESNET = "small_resnet"
 
@@ -130,9 +134,80 @@ def test_truncated_files(kit, kind, share, tmp_path):
     assert "cannot be read" in text and "download or copy it again" in text
 
 
-def test_missing_files_and_directories(kit, tmp_path):
-    text = kit.message(read_checkpoint, tmp_path / "no.pth")
-    assert "no.pth' cannot be read (No such file or directory)" in text
-    assert "is a directory" in kit.message(read_checkpoint, tmp_path)
+def test_paths_that_are_no_files(kit, monkeypatch, tmp_path):
     (tmp_path / "d.safetensors").mkdir()
-    assert "is a directory" in kit.message(read_checkpoint, tmp_path / "d.safetensors")
+    os.mkfifo(tmp_path / "pipe.pth")
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")  # not by its whole path, which is too long for one
+    for path, said in [
+        (tmp_path / "no.pth", "no.pth does not exist: check the path"),
+        (tmp_path / "no" / "no.pth", "no.pth does not exist: check the path"),
+        (tmp_path, "is a folder: expected an ordinary file"),
+        (tmp_path / "d.safetensors", "is a folder"),
+        (tmp_path / "pipe.pth", "is a pipe, a socket or a device"),
+        (tmp_path / "socket", "is a pipe, a socket or a device"),
+        ("/dev/zero", "/dev/zero is a pipe, a socket or a device"),
+        ("x" * 300, "File name too long"),
+        ("a\0b.pth", "embedded null byte"),
+    ]:
+        assert said in kit.message(read_checkpoint, path)
+        assert said in kit.message(load_image_encoder, RESNET, str(path))
+        assert said in kit.message(describe, path)
+
+
+def test_a_file_that_may_not_be_read(kit, monkeypatch, tmp_path):
+    file = kit.save(tmp_path / "f.pt", {})
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))
+
+    monkeypatch.setattr(pathlib.Path, "open", refuse)
+    assert "f.pt' cannot be read (Permission denied)" in kit.message(read_checkpoint, file)
+
+
+def zipped(path, pickled, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+def test_deep_and_endless_pickles(kit, tmp_path):
+    depth = 100_000
+    lists = b"\x80\x02" + b"]" * depth + b"a" * (depth - 1) + b"."
+    assert "holds a list" in kit.message(describe, zipped(tmp_path / "deep.pt", lists))
+    # {"a": {"a": ...}}, and a dictionary that is its own value.
+    mappings = b"\x80\x02" + b"}U\x01a" * depth + b"}" + b"s" * depth + b"."
+    itself = b"\x80\x02}q\x00U\x01ah\x00s."
+    for name, pickled in (("mappings.pt", mappings), ("itself.pt", itself)):
+        text = kit.message(describe, zipped(tmp_path / name, pickled))
+        assert "no encoder that is recognised among its keys (a)" in text
+    # Where an encoder is found, the rest is searched for what is ignored and for another one.
+    bomb = {"student": kit.put("backbone.", kit.state_of(RESNET))}
+    for _ in range(40):
+        bomb = {**bomb, "a": {"a": bomb.get("a", {}), "b": bomb.get("a", {})}}
+    bomb["a"]["itself"] = bomb["a"]
+    assert "DINO, student" in describe(kit.save(tmp_path / "bomb.pt", bomb))[0]
+
+
+def test_archives_that_would_fill_the_memory(kit, tmp_path):
+    zeros = b"\x80\x02" + b"\0" * 10_000_000
+    file = zipped(tmp_path / "bomb.pt", zeros, zipfile.ZIP_DEFLATED)
+    assert "bomb.pt' would unpack to 10 MB" in kit.message(read_checkpoint, file)
+
+
+def test_torchscript_is_refused(kit, tmp_path):
+    file = tmp_path / "script.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), file)
+    assert "holds TorchScript, which could run code" in kit.message(read_checkpoint, file)
+
+
+def test_names_that_cannot_be_printed(kit, tmp_path):
+    state = kit.state_of(RESNET) | {"a\nb": torch.rand(2), "\ud800": torch.rand(2)}
+    file = kit.save(tmp_path / "f\udcff\n.pt", {"state_dict": state})
+    lines = describe(file)
+    assert all(line.isprintable() for line in lines)
+    state = {"\ud800.weight": torch.rand(2), "y" * 10**6: torch.rand(2)}
+    text = kit.message(describe, kit.save(tmp_path / "g.pt", {"x\n": 1, "nets": state}))
+    assert "among its keys (x\\n, nets)" in text

@@ -17,7 +17,7 @@ from core_tuning.cli import main
         (["--frobnicate"], "--frobnicate"),
         (["evaluate"], "run"),
         (["evaluate", "gone"], "gone.* does not exist"),
-        (["inspect", "gone.pth"], "'gone.pth' cannot be read"),
+        (["inspect", "gone.pth"], "The file gone.pth does not exist"),
         (["inspect"], "FILE"),
         (["inspect", "--frobnicate", "x"], "--frobnicate"),
         (["demo", "--seeds"], "--seeds"),

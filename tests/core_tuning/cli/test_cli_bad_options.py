@@ -66,14 +66,16 @@ BAD_FINETUNE = {
         lambda place: ["--dataset", "folder", "--data-dir", place.folder(), "--batch-size", 4],
         "--pretrained is missing for folder",
     ),
-    "checkpoint missing": pretrained(lambda place: place.path / "gone.pth", "gone.pth.*No such"),
+    "checkpoint missing": pretrained(
+        lambda place: place.path / "gone.pth", "gone.pth does not exist"
+    ),
     "checkpoint is text": pretrained(lambda place: place.file(), "is not a PyTorch checkpoint"),
     "checkpoint is empty": pretrained(lambda place: place.file(contents=b""), "is empty"),
     "checkpoint is cut": pretrained(lambda place: place.truncated(), "cut.pth"),
     "safetensors is cut": pretrained(
         lambda place: place.truncated_safetensors(), "cut.safetensors"
     ),
-    "checkpoint is a folder": pretrained(lambda place: place.folder(), "is a directory"),
+    "checkpoint is a folder": pretrained(lambda place: place.folder(), "is a folder"),
     "another architecture": pretrained(
         lambda place: place.checkpoint(),
         "does not fit.*pass `--encoder small_resnet`",
