@@ -139,5 +139,5 @@ def test_an_output_whose_name_is_not_utf_8(room, capfd):
 def test_a_grid_of_a_billion_runs_is_not_expanded(room, capfd):
     axes = "\n".join(f"{name} = {list(range(1, 1001))}" for name in ("epochs", "batch_size"))
     room.spoil("mine.toml", f"{TOML}[grid]\nlr = {list(range(1, 1001))}\n{axes}\n".encode())
-    with guarded(seconds=2):
-    
+    room.seconds = 3
+    room.refuse(capfd, "sweep run mine.toml --output s --dry-run", "1,000,000,000 runs")
