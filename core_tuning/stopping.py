@@ -42,7 +42,7 @@ class _State:
 
     depth = 0
     waiting: int | None = None
-    raised = False
+    raised: int | None = None
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _State.waiting, _State.raised = None, False
+    _State.waiting, _State.raised = None, None
     before = {
         number: signal.signal(number, _on_signal) for number in (signal.SIGTERM, signal.SIGINT)
     }
@@ -60,6 +60,7 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _State.waiting, _State.raised = None, None
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
@@ -69,21 +70,24 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         _State.waiting = number
         return
     # Ctrl-C a second time does not wait.
-    _State.raised = True
+    _State.raised = number
     raise Stopped(number)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Put off a signal that comes in here to the end of the block, which then raises `Stopped`."""
+    """Put off a signal that comes in here to the end of the block, which then raises `Stopped`.
+
+    So does one whose `Stopped` was lost before, as in `__del__` or where a process is forked.
+    """
     _State.depth += 1
     try:
         yield
     finally:
         _State.depth -= 1
-    if _State.waiting is not None and not _State.depth:
-        number, _State.waiting = _State.waiting, None
-        _State.raised = True
+    number = _State.waiting or _State.raised
+    if number is not None and not _State.depth:
+        _State.waiting, _State.raised = None, number
         raise Stopped(number)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
-from ..stopping import worker_setup
+from ..stopping import undisturbed, worker_setup
 from .images import ImageAndLabel
 from .seeding import seeded_generator
 
@@ -132,7 +132,10 @@ def load_batches(loader: Iterable[Batch]) -> Iterator[Batch]:
     A DataLoader puts the worker's traceback into the exception's message.
     """
     try:
-        yield from loader
+        # A loader that is stopped half-made complains, and a fork loses what stops it.
+        with undisturbed():
+            batches = iter(loader)
+        yield from batches
     except UserError as error:
         raise UserError(_last_sentence(error)) from None
 

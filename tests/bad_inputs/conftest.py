@@ -94,11 +94,15 @@ class Room:
     Args:
         path: of it.
         shelf: makes or finds what rows use, by name.
+
+    Attributes:
+        seconds: the most that a command may take.
     """
 
     def __init__(self, path: Path, shelf: Callable[[str], Path]) -> None:
         self.path = path
         self.shelf = shelf
+        self.seconds = MOST_SECONDS
 
     def bring(self, *names: str) -> None:
         """Copy things and what they need, those that are there already excepted."""
@@ -131,7 +135,7 @@ class Room:
 
     def run(self, line: str) -> int:
         """Run a command line in this process; return its exit code."""
-        with guarded():
+        with guarded(self.seconds):
             return main(words(line))
 
     def refuse(self, capfd: pytest.CaptureFixture[str], line: str, sentence: str) -> None:
@@ -185,25 +189,25 @@ def _export(path: Path, facts: str) -> None:
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
+def guarded(seconds: int) -> Iterator[None]:
     """Fail what takes long, interrupting a system call that waits, or a lot of memory."""
 
     def stop(*_: object) -> None:
-        pytest.fail(f"no end after {MOST_SECONDS} seconds")
+        pytest.fail(f"no end after {seconds} seconds")
 
     def release() -> None:
         # What waits for a pipe outside of Python is not interrupted by a signal.
         for path in filter(Path.is_fifo, Path.cwd().rglob("*")):
             os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
 
-    timer = threading.Timer(MOST_SECONDS, release)
+    timer = threading.Timer(seconds, release)
     timer.start()
 
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (held + MOST_BYTES, limits[1]))
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(MOST_SECONDS)
+    signal.alarm(seconds)
     try:
         yield
     finally:

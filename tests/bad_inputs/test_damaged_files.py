@@ -44,7 +44,7 @@ JSON = {
         },
         "run/result.json": {
             "nothing": (b"{}", "'dataset' is None"),
-            "test is a text": ({"test": "x"}, "'test' is 'x'"),
+            "test is a text": ({"test": "x"}, "'test' is '?x"),
         },
     },
     "@run --overwrite": {"run/config.json": {"no files": ({"files": None}, "'files' is None")}},
@@ -55,7 +55,7 @@ JSON = {
         "run/config.json": {
             "config is a list": ({"config": []}, r"'config' is \[\]"),
             "fraction is a text": (
-                {"config": {"data_dir": "data", "fraction": "x"}}, "'fraction' is 'x'"
+                {"config": {"data_dir": "data", "fraction": "x"}}, "'fraction' is '?x"
             ),
             "data_dir is a number": ({"config": {"data_dir": 3}}, "'data_dir' is 3"),
         }
@@ -72,7 +72,7 @@ JSON = {
     "demo --output demo --overwrite": {
         "demo/config.json": {
             "files is a text": (
-                {"files": "x", "made_by": "core-tuning", "format_version": 1}, "'files' is 'x'"
+                {"files": "x", "made_by": "core-tuning", "format_version": 1}, "'files' is '?x"
             )
         }
     },

@@ -75,6 +75,8 @@ def test_handlers_are_given_back_and_nothing_is_left_waiting():
     with pytest.raises(Stopped), stoppable():
         send()
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    with undisturbed():
+        pass
     with stoppable(), undisturbed():
         pass
     with pytest.raises(Stopped), stoppable():
@@ -137,12 +139,34 @@ def test_a_child_ends_with_its_killed_parent():
     wait_until(lambda: not alive(int(parent.stdout)))
 
 
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_was_lost_is_raised_again(kind):
+    """Python ignores what is raised in `__del__`, and where it prepares a fork."""
+
+    class Loader:
+        def __del__(self):
+            try:
+                send(kind)
+            except Stopped:
+                lost.append(True)
+
+    lost = []
+    with pytest.raises(Stopped) as stopped, stoppable():
+        Loader()
+        assert lost
+        with undisturbed():
+            lost.append("step")
+        pytest.fail("not stopped")
+    assert lost == [True, "step"]
+    assert stopped.value.exit_code == 128 + kind
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="of Linux alone")
 def test_a_worker_survives_the_signals_of_its_group_and_ends_with_its_parent(tmp_path):
     seen = tmp_path / "seen"
     parent = os.fork()
     if parent == 0:
-        # A loader's process, which is killed in the end and so says what it saw by a file.
+        # A loader's process: its worker says when it is ready.
         reader, writer = os.pipe()
         set_up = worker_setup()
         worker = os.fork()
@@ -152,16 +176,18 @@ def test_a_worker_survives_the_signals_of_its_group_and_ends_with_its_parent(tmp
             time.sleep(60)
             os._exit(0)
         os.read(reader, 5)
-        # By another process, as where the whole group is told to end.
-        subprocess.run(["kill", "-TERM", str(worker)], check=True)
-        subprocess.run(["kill", "-INT", str(worker)], check=True)
-        time.sleep(0.2)
-        survived = os.waitpid(worker, os.WNOHANG) == (0, 0)
-        seen.write_text(f"{worker} {int(survived)}")
-        os.kill(os.getpid(), signal.SIGKILL)
+        (tmp_path / "writing").write_text(f"{worker}")
+        (tmp_path / "writing").rename(seen)
+        time.sleep(60)
+        os._exit(0)
+    wait_until(seen.exists)
+    worker = int(seen.read_text())
+    os.kill(worker, signal.SIGTERM)
+    os.kill(worker, signal.SIGINT)
+    time.sleep(0.2)
+    assert alive(worker)
+    os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
-    worker, survived = map(int, seen.read_text().split())
-    assert survived
     wait_until(lambda: not alive(worker))
 
 

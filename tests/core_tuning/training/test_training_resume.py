@@ -1,6 +1,6 @@
 """A run that is stopped anywhere and resumed equals an uninterrupted one, bit for bit.
 
-Here the moments are chosen, all of them; test_training_kill.py kills a process at random.
+Here the moments are chosen, all of them; tests/interruption kills processes at random.
 """
 
 from __future__ import annotations
