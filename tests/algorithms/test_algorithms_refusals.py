@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
-from core_tuning.algorithms import launchers
+from core_tuning.algorithms import domainbed_command, launchers
 from core_tuning.algorithms.script_options import option_values, resolve
 from core_tuning.cli import main
+from core_tuning.stopping import Stopped
 
 SWEEP = (
     "sweep", "launch", "--datasets", "Debug28", "--algorithms", "CoreTuning", "--n_hparams", "1",
@@ -204,6 +206,19 @@ def test_no_checkout_and_unknown_commands_are_said(clean_process, capsys, tmp_pa
     assert "did you mean 'sweep'?" in complaint(capsys, "sweeep")
     assert main(["domainbed"]) == 0
     assert "collect_results" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "by"),
+    [(Stopped(signal.SIGTERM), 143, " by SIGTERM"), (KeyboardInterrupt(), 130, "")],
+)
+def test_a_signal_ends_with_its_own_exit_code(capsys, monkeypatch, stop, code, by):
+    def interrupted(arguments):
+        raise stop
+
+    monkeypatch.setitem(domainbed_command.COMMANDS, "train", (interrupted, ""))
+    assert main(["domainbed", "train"]) == code
+    assert f"core-tuning: stopped{by}; DomainBed cannot resume" in capsys.readouterr().err
 
 
 def test_options_are_read_as_argparse_reads_them():
