@@ -186,7 +186,9 @@ def field(contents: dict[str, Any], name: str, kind: type | tuple[type, ...], pa
     value = contents.get(name)
     # JSON's true is no number, whatever Python says.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise _damaged(path, "", f"'{name}' is {shown(value, 60)}")
+        # In quotes, a text is told from the number that it looks like.
+        said = repr(value) if isinstance(value, str) else value
+        raise _damaged(path, "", f"'{name}' is {shown(said, 60)}")
     return value
 
 

@@ -215,8 +215,8 @@ class RunFolder:
         self, config: dict[str, Any], *, may_differ: frozenset[str] = frozenset()
     ) -> None:
         """Raise the UserErrors that `resume` would raise, changing nothing."""
-        self._earlier_environments()
         before, config = _flat(self.read_config()), _flat(config)
+        self._earlier_environments()
         for key in sorted(before.keys() | config.keys()):
             if key not in may_differ and before.get(key) != config.get(key):
                 raise UserError(

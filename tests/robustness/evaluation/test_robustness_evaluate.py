@@ -201,11 +201,11 @@ def test_a_module(run, tmp_path, evaluate, kit, capsys):
 
 
 def test_the_global_random_state_and_the_run_are_left_alone(evaluate, run, tmp_path):
-    files = {path: path.read_bytes() for path in run.iterdir()}
+    files = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
     before = torch.get_rng_state()
     evaluate(attacks=("pgd10", "fgsm"), output=tmp_path / "out")
     assert torch.equal(torch.get_rng_state(), before)
-    assert {path: path.read_bytes() for path in run.iterdir()} == files
+    assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == files
 
 
 def test_images_that_are_not_those_of_the_run(run, evaluate):

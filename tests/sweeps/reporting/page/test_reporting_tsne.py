@@ -82,7 +82,7 @@ def test_a_model_that_is_gone_is_said(sweep_folder, one_part, few_images, tmp_pa
     runs = tmp_path / "runs"
     shutil.copytree(sweep_folder / "runs", runs)
     (runs / "id-B-0" / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"id-B-0/model\.safetensors does not exist"):
+    with pytest.raises(UserError, match=r"id-B-0 has no model\.safetensors yet"):
         draw_features(one_part, runs, tmp_path / "a.png")
 
 
