@@ -144,7 +144,7 @@ class RunFolder:
                 found += sorted(self.path.glob(str(pattern)))
             except (ValueError, NotImplementedError) as error:
                 raise UserError(
-                    f"{self.config_path} is damaged ({pattern!r} among its files is no pattern "
+                    f"{self.config_path} is damaged ({pattern!r} among its files is not a pattern "
                     "below the folder): name another folder with --output."
                 ) from error
         return [
