@@ -108,7 +108,7 @@ WEIGHT = "classifier.weight"
         (("model_input_shape",), (3,), "no CETuning for 4 classes and images of the shape"),
         (("model_input_shape",), (1, 28, 28), "The images have 1 channels"),
         (("model_input_shape",), (3, -1, 28), "images of the shape \\(3, -1, 28\\)"),
-        (("model_num_classes",), "4", "damaged \\('model_num_classes' is 4"),
+        (("model_num_classes",), "4", "damaged \\('model_num_classes' is '4'"),
         (("model_num_classes",), -4, "no CETuning for -4 classes"),
         (("model_num_classes",), 2**50, "no CETuning for 1125899906842624 classes"),
         (("model_num_classes",), 5, "does not fit its own CETuning: it reshapes classifier.weig"),
