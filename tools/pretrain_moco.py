@@ -7,9 +7,9 @@ He et al. (CVPR 2020) and Chen et al. (2020), made for one device:
 
 - The images are decoded once and kept on the device, which also augments them.
 - The loss is symmetric (Chen et al., 2021): both views are queries and keys.
-- The key encoder normalises by moving averages of the query encoder's batch statistics (EMAN, Cai
-  et al., CVPR 2021). So no key carries the statistics of its own batch, by which a query could
-  recognise it; MoCo shuffles batches between devices to that end.
+- By default the key encoder normalises by moving averages of the query encoder's batch statistics
+  (EMAN, Cai et al., CVPR 2021). So no key carries the statistics of its own batch, by which a query
+  could recognise it; MoCo shuffles batches between devices to that end.
 
 The loss is lightly's NTXentLoss with a memory bank (a test compares them). It is written out here
 because lightly reads the bank's position from the device at every step, which makes a GPU wait.
@@ -94,8 +94,9 @@ class Moco:
         torch.manual_seed(args.seed)
         self.args = args
         self.query = Branch(args.encoder).to(device).to(memory_format=torch.channels_last)
-        # In evaluation mode throughout; it averages the buffers too: this is EMAN.
+        # It averages the buffers too, which in evaluation mode makes it EMAN.
         self.key = ModelEmaV3(self.query)
+        self.key.module.train(args.key_statistics == "batch")
         self.queue = F.normalize(torch.randn(args.queue, EMBEDDING_DIM)).to(device)
         self.generator = torch.Generator(device)
         self.optimiser = torch.optim.SGD(
@@ -228,6 +229,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--batch-size", type=int, default=128, help="images of a step; each gives two views")
     add("--queue", type=int, default=4096, help="negatives kept (default: 4096)")
     add("--temperature", type=float, default=0.2)
+    add("--key-statistics", choices=("average", "batch"), default="average", help="of batch norm")
     add("--lr", type=float, default=0.06, help="highest rate of the cosine schedule")
     add("--weight-decay", type=float, default=1e-4)
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")

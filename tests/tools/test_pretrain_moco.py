@@ -114,6 +114,7 @@ def test_images_are_read_as_they_were_packed(import_tool, folder, tmp_path):
 def settings(**changes):
     return Namespace(encoder="small_resnet", seed=0, queue=16, lr=0.1, weight_decay=1e-4,
                      image_size=32, temperature=0.2, batch_size=4, minutes=None, steps=4,
+                     key_statistics="average",
                      **changes)  # fmt: skip
 
 
