@@ -1,89 +1,168 @@
-"""Pre-train the shipped demo encoder by MoCo-v2 on a folder of unlabelled images.
+"""Pre-train an encoder by MoCo-v2 on unlabelled images that fit into memory.
 
     python tools/build_emoji_domains.py --unlabelled glyphs
     python tools/pretrain_moco.py --images glyphs --output small_resnet_moco_v2.safetensors
 
-He et al. (CVPR 2020) and Chen et al. (2020), on lightly's loss, head, transform and momentum
-update. Without a second device there is nobody to shuffle batch norm with, and the encoder is
-small enough to learn all the same.
+He et al. (CVPR 2020) and Chen et al. (2020), made for one device:
+
+- The images are decoded once and kept on the device, which also augments them.
+- The loss is symmetric (Chen et al., 2021): both views are queries and keys.
+- MoCo shuffles batches between devices, so that no key carries the statistics of its own batch, by
+  which a query could recognise it. `--key-statistics average` serves that end on one device: the
+  key encoder normalises by moving averages of the query encoder's statistics (EMAN, Cai et al.,
+  CVPR 2021). From random weights it did not begin to learn in 650 steps, so it is not the default.
+
+The loss is lightly's NTXentLoss with a memory bank (a test compares them). It is written out here
+because lightly reads the bank's position from the device at every step, which makes a GPU wait.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
+import math
 import sys
 import time
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from lightly.loss import NTXentLoss
-from lightly.models.modules import MoCoProjectionHead
-from lightly.models.utils import deactivate_requires_grad, update_momentum
-from lightly.transforms import MoCoV2Transform
-from PIL import Image
+import torch.nn.functional as F
+from batch_augment import random_views
+from image_arrays import ImageArray, read_images
 from safetensors.torch import save_file
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
-from core_tuning.encoders import IMAGENET_MEAN, IMAGENET_STD, SMALL_ENCODER, build_encoder
-from core_tuning.encoders import feature_dim as width_of
+from core_tuning.encoders import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    SMALL_ENCODER,
+    ImageEncoder,
+    build_encoder,
+    feature_dim,
+)
+
+Facts = dict[str, float]
+Pair = tuple[Tensor, Tensor]
 
 EMBEDDING_DIM = 128
-KEY_MOMENTUM = 0.99  # for 0.999 the run is too short: the key encoder would stay random
-
-
-class UnlabelledImages(Dataset):
-    """Every image below a folder, decoded once; an item is two augmented views."""
-
-    def __init__(self, folder: Path, transform: MoCoV2Transform) -> None:
-        self.images = [
-            Image.open(path).convert("RGB")
-            for path in sorted(folder.rglob("*"))
-            if path.suffix.lower() in {".webp", ".png", ".jpg", ".jpeg"}
-        ]
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> list[Any]:
-        return self.transform(self.images[index])
+HIDDEN_DIM = 1024
+# The key encoder follows the query encoder ever more slowly, from the first to the second.
+KEY_MOMENTUM = (0.99, 0.999)
+WARM_UP = 0.08  # of the training, in which the learning rate rises
+KNN_NEIGHBOURS, KNN_TEMPERATURE = 200, 0.1
+# Enough to tell a percent apart, in a second or two on a GPU.
+KNN_KNOWN, KNN_ASKED = 25_000, 5_000
 
 
 class Branch(nn.Module):
     """Encoder and projection head of one side of MoCo."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        dim = width_of(encoder)
-        self.encoder = encoder
-        self.head = MoCoProjectionHead(dim, dim, EMBEDDING_DIM)
+        encoder = build_encoder(name)
+        dim = feature_dim(encoder)
+        self.encoder = ImageEncoder(encoder)
+        self.head = nn.Sequential(
+            nn.Linear(dim, HIDDEN_DIM), nn.ReLU(), nn.Linear(HIDDEN_DIM, EMBEDDING_DIM)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embed images (n, 3, h, w) as (n, 128)."""
-        return self.head(self.encoder(images))
+        """Embed images (n, 3, h, w) in [0, 1] on the unit sphere, (n, 128) float32."""
+        return F.normalize(self.head(self.encoder(images)).float())
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, required=True, help="folder of images, any depth")
-    parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--encoder", default=SMALL_ENCODER)
-    parser.add_argument("--image-size", type=int, default=48, help="pixels (default: 48)")
-    parser.add_argument("--steps", type=int, default=4000, help="optimiser steps (default: 4000)")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--queue", type=int, default=2048, help="negatives kept (default: 2048)")
-    parser.add_argument("--temperature", type=float, default=0.2)
-    parser.add_argument("--lr", type=float, default=0.06, help="first rate of the cosine schedule")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on from OUTPUT.state.pt")
-    return parser.parse_args()
+class Labelled(NamedTuple):
+    """Images (n, 3, h, w) uint8 on the device, and their classes (n,)."""
+
+    images: Tensor
+    classes: Tensor
+
+
+def moco_logits(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """Similarities of queries (n, d) to their keys (n, d), then to a queue (k, d): (n, 1 + k)."""
+    own = (queries * keys).sum(1, keepdim=True)
+    return torch.cat([own, queries @ queue.T], 1) / temperature
+
+
+class Moco:
+    """What training changes; all of it but the settings goes into the state file."""
+
+    def __init__(self, args: argparse.Namespace, device: torch.device) -> None:
+        torch.manual_seed(args.seed)
+        self.args = args
+        self.query = Branch(args.encoder).to(device).to(memory_format=torch.channels_last)
+        # It averages the buffers too, which in evaluation mode makes it EMAN.
+        self.key = ModelEmaV3(self.query)
+        self.key.module.train(args.key_statistics == "batch")
+        self.queue = F.normalize(torch.randn(args.queue, EMBEDDING_DIM)).to(device)
+        self.generator = torch.Generator(device)
+        self.optimiser = torch.optim.SGD(
+            self.query.parameters(), args.lr, momentum=0.9, weight_decay=args.weight_decay
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[Facts] = []
+
+    def share(self, started: float) -> float:
+        """Read the clock, and return which share of the training is done."""
+        self.seconds = time.perf_counter() - started
+        minutes, steps = self.args.minutes, self.args.steps
+        return min(1.0, self.seconds / (60 * minutes) if minutes else self.step / steps)
+
+    def train_step(self, images: Tensor, done: float) -> Pair:
+        """Train on images (b, 3, h, w) uint8, at a share `done` of the whole training.
+
+        Returns:
+            The loss, and the share of queries nearer to their own key than to the queue's.
+        """
+        args, b = self.args, len(images)
+        fall = (1 + math.cos(math.pi * done)) / 2
+        for group in self.optimiser.param_groups:
+            group["lr"] = args.lr * fall * min(1.0, (done + 1e-4) / WARM_UP)
+        self.key.decay = KEY_MOMENTUM[1] - (KEY_MOMENTUM[1] - KEY_MOMENTUM[0]) * fall
+        self.generator.manual_seed(args.seed * 1_000_000_007 + self.step)
+        views = random_views(torch.cat([images, images]), args.image_size, self.generator)
+        views = views.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+            queries = self.query(views)
+            with torch.no_grad():
+                keys = self.key.module(views)
+        logits = moco_logits(queries, keys.roll(b, 0), self.queue, args.temperature)
+        loss = F.cross_entropy(logits, torch.zeros(2 * b, dtype=torch.long, device=logits.device))
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        self.key.update(self.query)
+        start = self.step * 2 * b % args.queue
+        self.queue[start : start + 2 * b] = keys
+        self.step += 1
+        return loss.detach(), (logits.detach().argmax(1) == 0).float().mean()
+
+    def state(self) -> dict[str, object]:
+        """Everything that training from here on depends on, but for the settings."""
+        return {
+            "query": self.query.state_dict(),
+            "key": self.key.module.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "queue": self.queue,
+            "step": self.step,
+            "seconds": self.seconds,
+            "history": self.history,
+        }
+
+    def load(self, path: Path) -> None:
+        """Go on from a state file."""
+        state = torch.load(path, map_location=self.queue.device, weights_only=True)
+        self.query.load_state_dict(state["query"])
+        self.key.module.load_state_dict(state["key"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.queue.copy_(state["queue"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.history = state["history"]
 
 
 def save_state(path: Path, state: dict[str, object]) -> None:
@@ -93,8 +172,82 @@ def save_state(path: Path, state: dict[str, object]) -> None:
     temporary.replace(path)
 
 
-def export(encoder: nn.Module, args: argparse.Namespace, facts: dict[str, object]) -> None:
-    """Write the encoder under its library's names, with what made it as metadata."""
+@torch.no_grad()
+def encode(encoder: nn.Module, images: Tensor, size: int) -> Tensor:
+    """Normalised features (n, d) of images (n, 3, h, w) uint8, float32, in evaluation mode."""
+    was_training = encoder.training
+    encoder.eval()
+    features = []
+    for part in images.split(1000):
+        pixels = part.float() / 255
+        if pixels.shape[-1] != size:
+            pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+        features.append(encoder(pixels.contiguous(memory_format=torch.channels_last)))
+    encoder.train(was_training)
+    return F.normalize(torch.cat(features))
+
+
+@torch.no_grad()
+def knn_accuracy(known: Tensor, classes: Tensor, asked: Tensor, truth: Tensor) -> float:
+    """Accuracy of weighted nearest neighbours (Wu et al., CVPR 2018) on normalised features.
+
+    Args:
+        known: features (n, d) with classes (n,).
+        asked: features (m, d) to classify, whose true classes are `truth` (m,).
+    """
+    number = int(classes.max()) + 1
+    correct = 0
+    for features, expected in zip(asked.split(1000), truth.split(1000), strict=True):
+        near, index = (features @ known.T).topk(min(KNN_NEIGHBOURS, len(known)))
+        votes = near.new_zeros(len(near), number)
+        votes.scatter_add_(1, classes[index], (near / KNN_TEMPERATURE).exp())
+        correct += int((votes.argmax(1) == expected).sum())
+    return correct / len(asked)
+
+
+def on_device(array: ImageArray, names: list[str], limit: int, device: torch.device) -> Labelled:
+    """Put at most `limit` images of the named classes, evenly spaced, on the device."""
+    chosen = torch.from_numpy(array.labels != "").nonzero().flatten()
+    chosen = chosen[:: math.ceil(len(chosen) / limit)]
+    classes = torch.tensor([names.index(label) for label in array.labels[chosen.numpy()]])
+    images = torch.from_numpy(array.pixels[chosen.numpy()]).permute(0, 3, 1, 2)
+    return Labelled(images.contiguous().to(device), classes.to(device))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--images", type=Path, required=True, help="folder of images, or of packed files")
+    add("--validation", type=Path, help="the same with classes, for the nearest neighbours")
+    add("--output", type=Path, required=True, help="safetensors file to write")
+    add("--encoder", default=SMALL_ENCODER)
+    add("--image-size", type=int, default=48, help="pixels of the views (default: 48)")
+    add("--stored-size", type=int, default=64, help="pixels of the images kept (default: 64)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, default=4000, help="optimiser steps (default: 4000)")
+    length.add_argument("--minutes", type=float, help="train this long, all told, instead")
+    add("--batch-size", type=int, default=128, help="images of a step; each gives two views")
+    add("--queue", type=int, default=4096, help="negatives kept (default: 4096)")
+    add("--temperature", type=float, default=0.2)
+    add("--key-statistics", choices=("average", "batch"), default="batch", help="of batch norm")
+    add("--lr", type=float, default=0.06, help="highest rate of the cosine schedule")
+    add("--weight-decay", type=float, default=1e-4)
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--reports", type=int, default=10, help="lines to print on the way (default: 10)")
+    add("--milestones", type=float, nargs="*", default=[], help="also export at these shares")
+    add("--save-every", type=float, default=600, help="seconds between states (default: 600)")
+    add("--seed", type=int, default=0)
+    add("--resume", action="store_true", help="go on from OUTPUT.state.pt, where it is there")
+    args = parser.parse_args()
+    if args.queue % (2 * args.batch_size):
+        parser.error(f"--queue {args.queue} is not a multiple of {2 * args.batch_size} keys a step")
+    return args
+
+
+def export(path: Path, moco: Moco) -> None:
+    """Write the query encoder under its library's names, with what made it as metadata."""
+    args = moco.args
     metadata = {
         "encoder": args.encoder,
         "mean": IMAGENET_MEAN,
@@ -104,91 +257,113 @@ def export(encoder: nn.Module, args: argparse.Namespace, facts: dict[str, object
         "command": " ".join(["python", *sys.argv]),
         "seed": args.seed,
         "torch": torch.__version__,
-        **facts,
+        "device": torch.cuda.get_device_name() if moco.queue.is_cuda else "cpu",
+        "steps": moco.step,
+        "seconds": round(moco.seconds),
+        **(moco.history[-1] if moco.history else {}),
     }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
-    save_file(tensors, args.output, metadata={"core_tuning": json.dumps(metadata)})
+    tensors = moco.query.encoder.encoder.state_dict().items()
+    temporary = path.with_suffix(".tmp")
+    save_file(
+        {name: value.contiguous().cpu() for name, value in tensors},
+        temporary,
+        metadata={"core_tuning": json.dumps(metadata)},
+    )
+    temporary.replace(path)
+
+
+def report(
+    moco: Moco, validation: tuple[Labelled, Labelled] | None, recent: Iterable[Pair], rate: float
+) -> None:
+    """Print the recent steps' means and the nearest neighbours' accuracy; keep them as history."""
+    loss, top1 = torch.tensor([torch.stack(pair).tolist() for pair in recent]).mean(0).tolist()
+    facts: Facts = {"step": moco.step, "seconds": round(moco.seconds)}
+    facts |= {"images_per_second": round(rate)}
+    facts |= {"loss": round(loss, 4), "instance_top1": round(top1, 4)}
+    if validation:
+        known, asked = validation
+        size = moco.args.image_size
+        features, queries = (encode(moco.query.encoder, part.images, size) for part in validation)
+        facts["knn"] = round(knn_accuracy(features, known.classes, queries, asked.classes), 4)
+    moco.history.append(facts)
+    print("  ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
+
+
+def train(
+    moco: Moco, images: Tensor, validation: tuple[Labelled, Labelled] | None, started: float
+) -> None:
+    """Train to the end of the schedule, reporting, saving and exporting on the way.
+
+    Args:
+        moco: as new or as loaded.
+        images: (n, 3, h, w) uint8 on the device.
+        validation: known and asked images, or None.
+        started: when the training began by `time.perf_counter`, less what earlier processes took.
+    """
+    args, output = moco.args, moco.args.output
+    state_path = output.with_suffix(".state.pt")
+    per_epoch = len(images) // args.batch_size
+    recent: deque[Pair] = deque(maxlen=100)
+    epoch_of_order, order = -1, torch.empty(0)
+    share = moco.share(started)
+    marks = [mark / args.reports for mark in range(1, args.reports) if mark / args.reports > share]
+    milestones = [milestone for milestone in sorted(args.milestones) if milestone > share]
+    saved, marked, marked_step = moco.seconds, moco.seconds, moco.step
+    while share < 1:
+        epoch, batch = divmod(moco.step, per_epoch)
+        if epoch != epoch_of_order:
+            generator = torch.Generator().manual_seed(args.seed * 1_000_003 + epoch)
+            order = torch.randperm(len(images), generator=generator).to(images.device)
+            epoch_of_order = epoch
+        rows = order[batch * args.batch_size :][: args.batch_size]
+        recent.append(moco.train_step(images[rows], share))
+        share = moco.share(started)
+        if share == 1 or (marks and share >= marks[0]):
+            rate = (moco.step - marked_step) * args.batch_size / (moco.seconds - marked)
+            report(moco, validation, recent, rate)
+            share = moco.share(started)
+            marks = [mark for mark in marks if mark > share]
+            marked, marked_step = moco.seconds, moco.step
+        while milestones and share >= milestones[0]:
+            export(output.with_name(f"{output.stem}_{milestones.pop(0):.2f}{output.suffix}"), moco)
+        if share == 1 or moco.seconds - saved > args.save_every:
+            save_state(state_path, moco.state())
+            saved = moco.seconds
 
 
 def main() -> None:
-    """Train, report the instance discrimination accuracy, and export the query encoder."""
+    """Train and export the query encoder."""
+    started = time.perf_counter()
     args = parse_arguments()
-    torch.manual_seed(args.seed)
-    images = UnlabelledImages(args.images, MoCoV2Transform(args.image_size, sigmas=(0.1, 1.0)))
-    query = Branch(build_encoder(args.encoder)).to(memory_format=torch.channels_last)
-    key = copy.deepcopy(query)
-    deactivate_requires_grad(key)
-    criterion = NTXentLoss(args.temperature, memory_bank_size=(args.queue, EMBEDDING_DIM))
-    optimiser = torch.optim.SGD(query.parameters(), lr=args.lr, momentum=0.9, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, args.steps)
-    modules: dict[str, Any] = {
-        "query": query,
-        "key": key,
-        "optimiser": optimiser,
-        "schedule": schedule,
-    }
+    device = torch.device(args.device)
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    moco = Moco(args, device)
     state_path = args.output.with_suffix(".state.pt")
-    step, epoch, seconds = 0, 0, 0.0
-    if args.resume:
-        state = torch.load(state_path, weights_only=True)
-        for name, module in modules.items():
-            module.load_state_dict(state[name])
-        criterion.load_state_dict(state["criterion"], strict=True)
-        step, epoch, seconds = state["step"], state["epoch"], state["seconds"]
+    if args.resume and state_path.exists():
+        moco.load(state_path)
+    started -= moco.seconds
 
-    started = time.perf_counter() - seconds
-    correct: list[float] = []
-    with tqdm(total=args.steps, initial=step, unit="step") as progress:
-        while step < args.steps:
-            loader = DataLoader(
-                images,
-                args.batch_size,
-                shuffle=True,
-                drop_last=True,
-                num_workers=args.workers,
-                generator=torch.Generator().manual_seed(args.seed * 1_000_003 + epoch),
-            )
-            for query_view, key_view in loader:
-                if step == args.steps:
-                    break
-                update_momentum(query, key, m=KEY_MOMENTUM)
-                embedded = query(query_view.contiguous(memory_format=torch.channels_last))
-                with torch.no_grad():
-                    keys = key(key_view.contiguous(memory_format=torch.channels_last))
-                correct.append(instance_top1(embedded.detach(), keys, criterion))
-                loss = criterion(embedded, keys)
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                schedule.step()
-                step += 1
-                progress.update()
-                recent = sum(correct[-50:]) / len(correct[-50:])
-                progress.set_postfix(loss=f"{loss.item():.3f}", top1=f"{recent:.3f}")
-            epoch += 1
-            seconds = time.perf_counter() - started
-            states = {name: module.state_dict() for name, module in modules.items()}
-            position = {"step": step, "epoch": epoch, "seconds": seconds}
-            save_state(state_path, {**states, "criterion": criterion.state_dict(), **position})
-    top1 = sum(correct[-100:]) / max(1, len(correct[-100:]))
-    facts: dict[str, object] = {
-        "steps": step,
-        "images": len(images),
-        "seconds": round(seconds),
-        "instance_top1": top1,
-    }
-    export(query.encoder, args, facts)
-    print(f"{args.output}: {facts}")
-
-
-@torch.no_grad()
-def instance_top1(query: Tensor, keys: Tensor, criterion: NTXentLoss) -> float:
-    """Share of queries (n, 128) whose own key is nearer than every key of the queue."""
-    query, keys = nn.functional.normalize(query), nn.functional.normalize(keys)
-    own = (query * keys).sum(1)
-    others = (query @ criterion.memory_bank.bank.T).max(1).values
-    return (own > others).float().mean().item()
+    array = read_images(args.images, args.stored_size)
+    if len(array.pixels) < args.batch_size:
+        sys.exit(f"{args.images} holds {len(array.pixels)} images: expected at least one batch.")
+    images = torch.from_numpy(array.pixels).permute(0, 3, 1, 2).contiguous().to(device)
+    validation = None
+    if args.validation:
+        held_out = read_images(args.validation, args.stored_size)
+        names = sorted(set(held_out.labels))
+        validation = (
+            on_device(array, names, KNN_KNOWN, device),
+            on_device(held_out, names, KNN_ASKED, device),
+        )
+    del array
+    moco.share(started)
+    print(f"{len(images)} images on {device}, at {moco.seconds:.0f} s", flush=True)
+    train(moco, images, validation, started)
+    export(args.output, moco)
+    args.output.with_suffix(".json").write_text(json.dumps(moco.history, indent=1) + "\n")
+    print(f"{args.output}: {moco.step} steps in {moco.seconds:.0f} s")
 
 
 if __name__ == "__main__":
