@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from core_tuning.errors import UserError
+from core_tuning.files import harmless_cell
 
 from .latex import latex
 from .markdown import markdown
@@ -114,7 +115,8 @@ def _write_tables(report: Report, folder: Path) -> None:
         ]
         together = pd.concat([frame.dropna(axis="columns", how="all") for frame in named])
         columns = ["part", "command", *_columns(frames)]
-        text = together.reindex(columns=columns).to_csv(index=False, float_format="%.4f")
+        cells = together.reindex(columns=columns).map(harmless_cell).rename(columns=harmless_cell)
+        text = cells.to_csv(index=False, float_format="%.4f")
         _write(folder / name, text)
     _write(folder / "table.tex", latex(report))
     _write(folder / "report.md", markdown(report))

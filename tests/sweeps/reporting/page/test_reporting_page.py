@@ -10,6 +10,7 @@ import pytest
 
 from core_tuning.sweeps.reporting.figures import write_figures
 from core_tuning.sweeps.reporting.page import report_page, two_lines, write_page
+from core_tuning.sweeps.reporting.writing import write_report
 
 HOSTILE = "<script>alert('a')</script> & \"b\" http://example.org"
 
@@ -93,3 +94,12 @@ def test_without_maps_torch_is_not_needed(made_up, tmp_path, monkeypatch):
 
 def test_the_guide_says_what_the_paper_s_means_are(page):
     assert "the mean of the paper&#x27;s numbers in them" in page
+
+
+def test_no_cell_is_a_formula_to_a_spreadsheet(made_up, tmp_path):
+    one = made_up.part({("=1+1", "", "accuracy"): [50.0, 51.0]}, rows=("=1+1",))
+    write_report(made_up.report(one), tmp_path / "report", None)
+    for name in ("table.csv", "values.csv"):
+        text = (tmp_path / "report" / name).read_text()
+        assert "'=1+1" in text
+        assert ",=" not in text
