@@ -86,7 +86,7 @@ def check_test_envs(dataset: str, values: Sequence[str]) -> None:
     """
     names = domainbed_module("datasets").get_dataset_class(dataset).ENVIRONMENTS
     listed = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
-    # What is no number at all is for DomainBed's own parser to refuse.
+    # DomainBed's own parser refuses what is not a number at all.
     numbers = [int(value) for value in values if value.lstrip("-").isdecimal()]
     for number in numbers:
         if not 0 <= number < len(names):
@@ -109,7 +109,7 @@ def check_fraction(value: str | float | None) -> None:
     try:
         fraction = 0.5 if value is None else float(value)
     except ValueError:
-        return  # What is no number at all is for DomainBed's own parser to refuse.
+        return  # DomainBed's own parser refuses what is not a number at all.
     if not 0 < fraction < 1:
         raise UserError(f"--holdout_fraction is {value}: expected above 0, below 1.")
 

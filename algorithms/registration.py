@@ -208,7 +208,7 @@ def _wrap(
 
     Args:
         owner: module or class.
-        name: of the function there. A class of this name is no function: others may inherit it.
+        name: of the function there. A class of this name is not a function: others may inherit it.
         parameters: what `instead` reads by name.
         instead: is given the function and its arguments.
         undo: receives what puts the function back.

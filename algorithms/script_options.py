@@ -40,7 +40,7 @@ def option_values(arguments: Sequence[str], options: Iterable[str]) -> dict[str,
     found: dict[str, list[str]] = {}
     values: list[str] = []
     for argument in arguments:
-        if argument == "--":  # What follows are no options.
+        if argument == "--":  # What follows are not options.
             break
         if not argument.startswith("--"):
             values.append(argument)
@@ -63,7 +63,7 @@ def run_steps(dataset: str = "") -> int:
         dataset: name of the data set; by default the --dataset of the command line.
     """
     given = _given(sys.argv, ("--steps", "--dataset"))
-    with suppress(ValueError):  # The script's own parser refuses what is no number.
+    with suppress(ValueError):  # The script's own parser refuses what is not a number.
         # Zero steps mean the data set's own number to DomainBed.
         steps = int(given.get("--steps", "0"))
         if steps > 0:

@@ -75,7 +75,7 @@ def _check(given: dict[str, list[str]]) -> None:
             "trial_seed": int(_last(given, "--trial_seed") or 0),
         }
     except ValueError:
-        return  # What is no number is for DomainBed's own parser to refuse.
+        return  # DomainBed's own parser refuses what is not a number.
     check_batch(job, hparams)
 
 

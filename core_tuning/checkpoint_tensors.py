@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .errors import UserError, shown
 
-# Numbers in other types of fewer bits are quantised, and those in whole numbers are no weights.
+# Numbers in other types of fewer bits are quantised, and those in whole numbers are not weights.
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # What is surely made of real numbers where the encoder that it is of is not known.
 _REAL = re.compile(r"(^|\.)(weight|bias|running_mean|running_var)$")

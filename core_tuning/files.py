@@ -184,7 +184,7 @@ def field(contents: dict[str, Any], name: str, kind: type | tuple[type, ...], pa
         UserError: it is missing or of another type.
     """
     value = contents.get(name)
-    # JSON's true is no number, whatever Python says.
+    # JSON's true is not a number, whatever Python says.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         # In quotes, a text is told from the number that it looks like.
         said = repr(value) if isinstance(value, str) else value

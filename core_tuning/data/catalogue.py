@@ -100,7 +100,7 @@ def load_splits(
 
     Raises:
         UserError: the name is unknown, an argument is out of range, or the set is missing, not
-            laid out as expected, or has files that are no images; one sentence says what to do.
+            laid out as expected, or has files that are not images; one sentence says what to do.
     """
     source = _read(name, root, download)
     _check_labels(name, source)
