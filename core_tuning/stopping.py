@@ -55,9 +55,11 @@ def stoppable() -> Iterator[None]:
     before = {
         number: signal.signal(number, _on_signal) for number in (signal.SIGTERM, signal.SIGINT)
     }
+    report, sys.unraisablehook = sys.unraisablehook, _keep_what_del_swallows
     try:
         yield
     finally:
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
         _State.waiting, _State.raised = None, None
@@ -72,6 +74,13 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     # Ctrl-C a second time does not wait.
     _State.raised = number
     raise Stopped(number)
+
+
+def _keep_what_del_swallows(unraisable: sys.UnraisableHookArgs) -> None:
+    # A `Stopped` in a `__del__`, as of a data loader, cannot leave it. It is in `_State.raised`,
+    # and the next `undisturbed` raises it again, so nothing is to be said here.
+    if not isinstance(unraisable.exc_value, Stopped):
+        sys.__unraisablehook__(unraisable)
 
 
 @contextmanager
