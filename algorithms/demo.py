@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from core_tuning.checks import check_options
 from core_tuning.errors import UserError
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 
 from .names import EMOJI
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from core_tuning.errors import UserError
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 
 from .checkout import DEFAULT_COMMIT, find_checkout, version_of
 from .enable import SWITCH, is_enabled, site_folder

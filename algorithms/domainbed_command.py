@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from core_tuning.errors import UserError
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 from core_tuning.stopping import Stopped
 
 from . import checkout, doctor, enable, results, sweep, train

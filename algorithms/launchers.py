@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from core_tuning.cli import DOMAINBED_LAUNCHERS
+from core_tuning.config import DOMAINBED_LAUNCHERS
 from core_tuning.errors import UserError
 
 from .checkout import ROOT_VARIABLE

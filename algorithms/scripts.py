@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core_tuning.errors import UserError
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 
 from .checkout import find_checkout
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core_tuning.errors import UserError
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 
 from .launchers import offered, offered_launchers, report, rewriting_launchers
 from .script_options import options_of, resolve

@@ -9,7 +9,7 @@ from typing import Any
 from core_tuning.checks import check_options
 from core_tuning.errors import UserError
 from core_tuning.files import field
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 
 # What is read of a run's configuration, and its type.
 _READ = {"data_dir": (str,), "fraction": (int, float), "validation": (int, float)}

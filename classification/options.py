@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 from core_tuning.training.options import add_shared_options, complete
 
 

@@ -6,53 +6,15 @@ Nothing heavy is imported before a sub-command is known, so that --help answers 
 from __future__ import annotations
 
 import contextlib
-import difflib
-import importlib
 import io
 import os
 import sys
 
 from . import __version__
+from .config import COMMANDS, named
 from .errors import UserError
+from .options import check_name
 from .stopping import Stopped, stoppable
-
-# The one place that names the subpackages: command -> (module with main(argv), what it does).
-COMMANDS = {
-    "demo": (
-        "core_tuning.algorithms.demo",
-        "compare CE, CE-Con and Core-tuning on the embedded data, one domain left out",
-    ),
-    "finetune": (
-        "core_tuning.classification.finetune",
-        "fine-tune a checkpoint on a standard data set or a folder of images",
-    ),
-    "evaluate": (
-        "core_tuning.classification.evaluate",
-        "measure a finished run again, or on another data set",
-    ),
-    "robust": (
-        "core_tuning.robustness.command",
-        "train: fine-tune adversarially; evaluate: measure robustness without being misled",
-    ),
-    "dg": (
-        "core_tuning.algorithms.dg",
-        "leave-one-domain-out training by DomainBed's protocol, without DomainBed",
-    ),
-    "domainbed": (
-        "core_tuning.algorithms.domainbed_command",
-        "use Core-tuning in a DomainBed checkout: install, doctor, train, sweep, ...",
-    ),
-    "sweep": (
-        "core_tuning.sweeps.command",
-        "the runs behind a table of the paper: list, run, status, retry, report",
-    ),
-    "inspect": (
-        "core_tuning.inspect_checkpoint",
-        "say what a checkpoint file is and how to load it",
-    ),
-}
-# Subpackages may not import each other: here `algorithms` finds who has launchers for DomainBed.
-DOMAINBED_LAUNCHERS = "core_tuning.sweeps.domainbed_launchers"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -116,27 +78,35 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0
-    command, *rest = arguments
-    if command in ("-V", "--version", "version"):
+    if arguments[0] in ("-V", "--version", "version"):
         print(f"core-tuning {__version__}")
         return 0
-    if command not in COMMANDS:
-        nearest = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f"; did you mean '{nearest[0]}'?" if nearest else "."
-        raise UserError(f"'{command}' is no command: expected one of {', '.join(COMMANDS)}{hint}")
-    module, _ = COMMANDS[command]
-    return importlib.import_module(module).main(rest)
+    # "robust train" is a command of two words.
+    words = 2 if any(name.startswith(f"{arguments[0]} ") for name in COMMANDS) else 1
+    if words == 2 and arguments[1:2] in ([], ["-h"], ["--help"], ["help"]):
+        print(_help(arguments[0]))
+        return 0
+    name, rest = " ".join(arguments[:words]), arguments[words:]
+    known = [each for each in COMMANDS if words == 1 or each.startswith(f"{arguments[0]} ")]
+    command = COMMANDS[check_name(name, known, "core-tuning does not have the command")]
+    if not command.options:
+        return named(command.main)(rest) or 0
+    return named(command.main)(command.options_class().read(f"core-tuning {name}", rest)) or 0
 
 
-def _help() -> str:
-    lines = [
-        "usage: core-tuning COMMAND [options]",
-        "",
-        "Contrast-regularised fine-tuning of self-supervised visual models.",
-        "",
-        "commands:",
-        *(f"  {name:<10} {summary}" for name, (_, summary) in COMMANDS.items()),
-        "",
-        "core-tuning COMMAND --help lists a command's options; core-tuning --version the version.",
-    ]
-    return "\n".join(lines)
+def _help(group: str = "") -> str:
+    commands = {name: each for name, each in COMMANDS.items() if name.startswith(group)}
+    width = max(map(len, commands))
+    return "\n".join(
+        [
+            f"usage: core-tuning {group or 'COMMAND'} [options]",
+            "",
+            "Contrast-regularised fine-tuning of self-supervised visual models.",
+            "",
+            "commands:",
+            *(f"  {name:<{width}} {each.summary}" for name, each in commands.items()),
+            "",
+            "core-tuning COMMAND --help lists a command's options; core-tuning --version the "
+            "version.",
+        ]
+    )

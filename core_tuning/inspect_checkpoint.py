@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .parser import Parser
+from .options import Parser
 
 
 def main(argv: list[str]) -> int:

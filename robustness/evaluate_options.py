@@ -10,7 +10,7 @@ from pathlib import Path
 
 from core_tuning.checks import check_options
 from core_tuning.errors import UserError
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 
 from .budgets import NORMS, make_budget, parse_eps, refuse_negative_fractions
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core_tuning.errors import UserError
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 from core_tuning.training.options import add_shared_options, complete
 
 from .budgets import NORMS, Budget, make_budget, parse_eps, refuse_negative_fractions

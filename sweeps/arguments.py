@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from core_tuning.errors import UserError
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 from core_tuning.training.options import HARMLESS, add_shared_options
 
 FOLDER = "{folder}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core_tuning.errors import UserError
-from core_tuning.training.presets import preset
+from core_tuning.presets import preset
 
 if TYPE_CHECKING:
     from .definition import Run

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from core_tuning.errors import UserError
 from core_tuning.files import write_atomically
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 from core_tuning.stopping import die_with_parent
 
 from .folder import SweepFolder, open_sweep

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 
 from .definition import load_sweep, sweep_names
 

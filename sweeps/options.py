@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core_tuning.checks import check_range
 from core_tuning.errors import UserError
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 
 from .definition import Sweep, load_sweep
 from .launchers import LAUNCHERS

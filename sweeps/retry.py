@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from core_tuning.errors import UserError
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 
 from .folder import SweepFolder, open_sweep, state_of
 from .options import add_launcher, add_output, parse

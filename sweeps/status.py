@@ -7,7 +7,7 @@ import sys
 import time
 
 from core_tuning.errors import UserError
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 
 from .folder import State, SweepFolder, open_sweep, state_of
 from .options import add_output, sweep_path

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 
-from core_tuning.cli import COMMANDS
+from core_tuning.config import COMMANDS
 from core_tuning.encoders import SmallResNet
 
 README = Path(__file__).parents[1] / "README.md"
@@ -80,7 +80,7 @@ def test_load_snippet(tmp_path, monkeypatch):
 
 def test_every_command_is_in_the_table():
     listed = re.findall(r"^\| `core-tuning (\w+)", README.read_text(), flags=re.MULTILINE)
-    assert set(listed) == set(COMMANDS)
+    assert set(listed) == {name.split()[0] for name in COMMANDS}
 
 
 def test_links_lead_somewhere():

@@ -60,7 +60,8 @@ def count(root: Path) -> dict[str, tuple[int, int, int]]:
 def main(root: Path = ROOT) -> None:
     """Print the table."""
     counts = count(root)
-    counts["total"] = tuple(map(sum, zip(*counts.values(), strict=True)))
+    files, every, code = (sum(part) for part in zip(*counts.values(), strict=True))
+    counts["total"] = (files, every, code)
     print(f"{'folder':<32}{'files':>6}{'lines':>8}{'code':>8}")
     for folder, numbers in counts.items():
         print(f"{folder:<32}{numbers[0]:>6}{numbers[1]:>8}{numbers[2]:>8}")

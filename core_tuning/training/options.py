@@ -7,9 +7,8 @@ from pathlib import Path
 
 from core_tuning.checks import check_choice, check_options
 from core_tuning.errors import UserError
-from core_tuning.parser import Parser
-
-from .presets import preset
+from core_tuning.options import Parser
+from core_tuning.presets import preset
 
 # Each method, and how tables and figures call it.
 METHODS = {"ce": "CE", "ce_con": "CE-Con", "core_tuning": "Core-tuning"}

@@ -8,8 +8,8 @@ import pytest
 import core_tuning
 from core_tuning.classification.options import parse
 from core_tuning.data.catalogue import DATASETS
+from core_tuning.presets import preset
 from core_tuning.training.options import PRESET_OPTIONS
-from core_tuning.training.presets import preset
 
 TABLE = Path(core_tuning.__file__).parent / "paper_tables" / "table11_hyperparameters.csv"
 ROWS = list(csv.DictReader(TABLE.read_text().splitlines()))

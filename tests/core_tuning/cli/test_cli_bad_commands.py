@@ -12,8 +12,8 @@ from core_tuning.cli import main
 @pytest.mark.parametrize(
     ("argv", "pattern"),
     [
-        (["finetun"], "'finetun' is no command.*did you mean 'finetune'"),
-        (["xyz"], "'xyz' is no command: expected one of demo, "),
+        (["finetun"], "command 'finetun'.*did you mean 'finetune'"),
+        (["xyz"], "command 'xyz': expected one of demo, "),
         (["--frobnicate"], "--frobnicate"),
         (["evaluate"], "run"),
         (["evaluate", "gone"], "gone.* does not exist"),

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from core_tuning import __version__
-from core_tuning.cli import COMMANDS, main
+from core_tuning.cli import main
+from core_tuning.config import COMMANDS
 
 
 def python(program: str, *argv: object) -> subprocess.CompletedProcess[str]:
@@ -39,7 +40,7 @@ def test_help_does_not_wait_for_torch(command):
         "heavy = {'torch', 'torchvision', 'timm', 'accelerate', 'matplotlib', 'numpy'}\n"
         "print('loaded:', *sorted(heavy & set(sys.modules)))\n"
     )
-    run = python(program, *([] if command is None else [command]), "--help")
+    run = python(program, *([] if command is None else command.split()), "--help")
     assert run.returncode == 0, run.stderr
     assert "usage: core-tuning" in run.stdout
     assert run.stdout.splitlines()[-1] == "loaded:"

@@ -15,7 +15,7 @@ from core_tuning.data.loading import EpochSampler
 from core_tuning.encoders import ImageEncoder
 from core_tuning.errors import UserError
 from core_tuning.objectives import CrossEntropyLoss
-from core_tuning.parser import Parser
+from core_tuning.options import Parser
 from core_tuning.training import Learner, RunFolder, Settings, evaluate, fit
 from core_tuning.training.build import build_data, build_learner
 from core_tuning.training.ema import MovingAverage

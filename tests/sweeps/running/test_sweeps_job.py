@@ -110,7 +110,7 @@ def test_core_tuning_is_what_runs_by_default(tmp_path, fakes):
     folder = start_sweep(tmp_path / "s", fakes.sweep(run))
     assert run_job(folder.path, "a") == FAILED
     assert failure(folder, "a")["exit"] == 2
-    assert "'nonsense' is no command" in failure(folder, "a")["last_line"]
+    assert "command 'nonsense'" in failure(folder, "a")["last_line"]
     command = folder.log_path("a").read_text().splitlines()[0]
     assert command == f"$ {sys.executable} -m core_tuning nonsense {folder.run_path('a')}/x"
 
