@@ -58,9 +58,11 @@ def papers(axes):
 
 def large(axes):
     """(x, y, colour, marker) of the large markers."""
-    lines = [line for line in axes.lines if line.get_markersize() == 6 and line.get_marker() in "os^Dv"
-             and len(line.get_xdata()) == 1]  # fmt: skip
-    return [(*line.get_xydata()[0], line.get_color(), line.get_marker()) for line in lines]
+    return [
+        (*line.get_xydata()[0], line.get_color(), line.get_marker())
+        for line in axes.lines
+        if line.get_marker() in tuple(figures.MARKERS) and line.get_markersize() == 6
+    ]
 
 
 def bars(axes):
