@@ -12,19 +12,11 @@ from sklearn.manifold import TSNE
 from torch import nn
 
 from core_tuning.data import build_transforms
-from core_tuning.files import write_atomically
 from core_tuning.pretrained import EMBEDDED, default_encoder, load_image_encoder
-from core_tuning.report.figures import save_embeddings, save_grouped_accuracies
-from core_tuning.report.page import (
-    html_command,
-    html_heading,
-    html_image,
-    html_list,
-    html_page,
-    html_paragraph,
-    html_table,
-)
+from core_tuning.report.figures import Mark, save_embeddings, save_points
+from core_tuning.report.page import Block, Figure, Page, Section, write_html
 from core_tuning.report.summary import difference, summarise
+from core_tuning.report.tables import Table, text
 from core_tuning.selection import Cell, Selected, select, training_domain_validation
 
 from .demo import TITLES
@@ -51,53 +43,45 @@ def write_report(output: Path, records: Records, environments: Environments, com
         command: that made them.
     """
     chosen = select(records, training_domain_validation)
-    table = by_target(chosen, len(environments.names))
+    by_method = by_target(chosen, len(environments.names))
     means = {
         method: trial_means([dict(enumerate(values)) for values in columns])
-        for method, columns in table.items()
+        for method, columns in by_method.items()
     }
     findings = describe(means)
     rows = [[method, *map(summarise, columns), summarise(means[method])]
-            for method, columns in table.items()]  # fmt: skip
-    header = ["method", *environments.names, "mean"]
+            for method, columns in by_method.items()]  # fmt: skip
+    table = Table(
+        ["method", *environments.names, "mean"],
+        rows,
+        "top-1 (%) on the domain left out, mean ± standard error over seeds",
+    )
     figures = output / "figures"
+    accuracy, features = figures / "accuracy.png", figures / "features.png"
     grouped = {
-        name: {method: columns[number] for method, columns in table.items()}
+        name: {method: Mark(columns[number]) for method, columns in by_method.items()}
         for number, name in enumerate(environments.names)
     }
-    save_grouped_accuracies(
-        grouped,
-        figures / "accuracy.png",
-        ylabel="accuracy on the target, top-1 (%)",
-        xlabel="target domain, which was not trained on",
-    )
-    target = _hardest(table)
-    save_embeddings(
-        _feature_maps(chosen, target, environments),
-        environments.classes,
-        figures / "features.png",
-    )
-    page = html_page(
-        "core-tuning demo",
-        [
-            html_heading("Leave one domain of emoji_domains out", level=1),
-            html_paragraph(_introduction(records, means)),
-            html_table(header, rows),
-            html_paragraph("Top-1 (%) on the target domain: mean ± standard error over seeds."),
-            html_list(findings),
-            html_heading("Accuracy"),
-            html_image(figures / "accuracy.png", "accuracy of each method on each target domain"),
-            html_heading(f"Features of the images of {environments.names[target]}"),
-            html_paragraph(
-                "t-SNE of the encoder's features of the target domain that is hardest for CE, "
-                "first seed."
-            ),
-            html_image(figures / "features.png", "t-SNE before and after fine-tuning"),
-            html_command(command),
-        ],
-    )
-    write_atomically(output / "report.html", page.encode())
-    return "\n".join([_text_table(header, rows), "", *findings])
+    save_points(
+        grouped, accuracy, label="accuracy on the target, top-1 (%)",
+        groups_label="target domain, which was not trained on",
+    )  # fmt: skip
+    target = _hardest(by_method)
+    save_embeddings(_feature_maps(chosen, target, environments), environments.classes, features)
+    sections = [
+        Section("Accuracy", [
+            Figure(accuracy, "accuracy of each method on each target domain", ""),
+        ]),
+        Section(f"Features of the images of {environments.names[target]}", [
+            "t-SNE of the encoder's features of the target domain that is hardest for CE, first "
+            "seed.",
+            Figure(features, "t-SNE before and after fine-tuning", ""),
+        ]),
+    ]  # fmt: skip
+    opening: list[Block] = [_introduction(records, means), table, findings]
+    title = "Leave one domain of emoji_domains out"
+    write_html(Page(title, command, sections, opening), output / "report.html")
+    return "\n".join([text(table), "", *findings])
 
 
 def by_target(chosen: Mapping[Cell, Selected], environments: int) -> Accuracies:
@@ -129,17 +113,6 @@ def describe(means: Mapping[str, Sequence[float]]) -> list[str]:
 
 def _hardest(table: Accuracies) -> int:
     return min(range(len(table["CE"])), key=lambda target: np.mean(table["CE"][target]))
-
-
-def _text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [[str(cell) for cell in row] for row in [header, *rows]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    text = [
-        line[0].ljust(widths[0])
-        + "".join(cell.rjust(width + 3) for cell, width in zip(line[1:], widths[1:], strict=True))
-        for line in lines
-    ]
-    return "\n".join([*text, "top-1 (%) on the domain left out, mean ± standard error over seeds"])
 
 
 def _introduction(records: Records, means: Mapping[str, Sequence[float]]) -> str:

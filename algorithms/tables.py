@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from core_tuning.report.summary import summarise
+from core_tuning.report.tables import Table, text
 from core_tuning.selection import RULES, Cell, Selected, select
 
-WIDTH = 16
 MISSING = "-"
 
 
@@ -28,28 +28,15 @@ def tables(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
 def _table(title: str, chosen: Mapping[Cell, Selected], names: Sequence[str]) -> str:
     heading = f"selected by {title}"
     if not chosen:
-        return f"{heading}: no runs for it{_hint(title)}"
-    algorithms = list(dict.fromkeys(cell.algorithm for cell in chosen))
-    header = [*(f"{number} {name}" for number, name in enumerate(names)), "mean"]
-    width = max(map(len, [*algorithms, "target"])) + 2
-    column_width = max(WIDTH, *(len(text) + 2 for text in header))
-    lines = [heading, _row("target", header, width, column_width)]
-    for algorithm in algorithms:
+        hint = "; it needs --test_envs pairs." if title.startswith("leave-one") else "."
+        return f"{heading}: no runs for it{hint}"
+    rows = []
+    for algorithm in dict.fromkeys(cell.algorithm for cell in chosen):
         columns = [accuracies(chosen, algorithm, number) for number in range(len(names))]
-        cells = [_cell(list(column.values())) for column in columns]
-        cells.append(_cell(trial_means(columns)))
-        lines.append(_row(algorithm, cells, width, column_width))
-    return "\n".join(lines)
-
-
-def _row(name: str, cells: Sequence[str], width: int, column_width: int) -> str:
-    return name.ljust(width) + "".join(text.rjust(column_width) for text in cells)
-
-
-def _hint(title: str) -> str:
-    if title.startswith("leave-one"):
-        return "; it needs --test_envs pairs."
-    return "."
+        values = [*(list(column.values()) for column in columns), trial_means(columns)]
+        rows.append([algorithm, *map(_cell, values)])
+    header = ["target", *(f"{number} {name}" for number, name in enumerate(names)), "mean"]
+    return text(Table(header, rows, heading))
 
 
 def accuracies(chosen: Mapping[Cell, Selected], algorithm: str, target: int) -> dict[int, float]:

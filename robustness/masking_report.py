@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from core_tuning.report.tables import Table, markdown
+
 from .budgets import describe_eps
-from .markdown import table
 from .masking_checks import row_checks
 
 MEANINGS = {
@@ -73,7 +74,7 @@ def masking_section(groups: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         parts += [
             place(group) + verdict(group["checks"]),
-            table(("", "what a sound evaluation shows", "found", "no flag for"), rows),
+            markdown(Table(("", "what a sound evaluation shows", "found", "no flag for"), rows)),
             f"![Masking checks](figures/{masking_figure(number)})",
         ]
     shown = {check["name"]: check["title"] for group in groups for check in group["checks"]}
@@ -92,7 +93,7 @@ def place(group: Mapping[str, Any]) -> str:
 def _sign(check: Mapping[str, Any]) -> str:
     if not check["points"]:
         return "not run"
-    return "**FLAG**" if check["flagged"] else "ok"
+    return "FLAG" if check["flagged"] else "ok"
 
 
 def masking_figure(number: int) -> str:

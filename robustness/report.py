@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from core_tuning.report.tables import Table, facts, markdown
 from core_tuning.training.folder import RunFolder, write_atomically
 
 from .budgets import describe_eps
 from .figures import save_examples, save_masking, save_robust_accuracy
-from .markdown import facts, table
 from .masking_report import masking_figure, masking_groups, masking_section, place, verdict
 from .probe import describe_randomness
 
@@ -56,7 +56,7 @@ def write_report(
         *(
             part
             for title in ("subject", "data", "environment")
-            for part in (f"### {title.capitalize()}", facts(report[title]))
+            for part in (f"### {title.capitalize()}", markdown(facts(report[title])))
         ),
     ]
     write_atomically(folder.path / "report.md", ("\n\n".join(parts) + "\n").encode())
@@ -110,7 +110,7 @@ def _accuracy_section(report: Mapping[str, Any]) -> list[str]:
                 *_figures(row), "" if zero is None else f"{100 * zero:.1f}",
             )
         )  # fmt: skip
-    parts = ["## Accuracy", table(header, body)]
+    parts = ["## Accuracy", markdown(Table(header, body))]
     if rows:
         parts.append("![Robust accuracy against eps](figures/robust_accuracy.png)")
         parts += _common_facts(rows)
@@ -140,7 +140,7 @@ def _common_facts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         for name in names
         if name in rows[0] and all(row.get(name) == rows[0][name] for row in rows)
     }
-    return ["In every row:", facts(same)] if same else []
+    return ["In every row:", markdown(facts(same))] if same else []
 
 
 def _examples_section(examples: Mapping[str, Any] | None) -> list[str]:

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
-from scipy import stats
-
 
 class Summary(NamedTuple):
     """Mean, standard error, half-width of the 95% interval (Student-t), and number of runs.
@@ -45,7 +43,12 @@ def summarise(values: Sequence[float]) -> Summary:
 @cache
 def interval_factor(runs: int) -> float:
     """Half-width of the 95% interval (Student-t) in standard errors; NaN for less than two runs."""
-    return float(stats.t.ppf(0.975, runs - 1)) if runs > 1 else math.nan
+    if runs < 2:
+        return math.nan
+    # A plain run has one seed and need not wait for scipy.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(runs - 1, 0.975))
 
 
 def interval_text(values: Sequence[float], sign: str = "") -> str:

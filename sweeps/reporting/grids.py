@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from core_tuning.report.figures import (
+from core_tuning.report.summary import summarise
+
+from .old_figures import (
     COLOURS,
     LETTER,
     mark_paper,
@@ -19,7 +21,6 @@ from core_tuning.report.figures import (
     save,
     within_percent,
 )
-from core_tuning.report.summary import summarise
 
 # Of Rec. 709: how bright red, green and blue look.
 LUMINANCE = (0.2126, 0.7152, 0.0722)

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from core_tuning.report.figures import grouped_size, save_grouped_accuracies
-
 from .arrangement import ROW, Arrangement, numbers
 from .drawings import BARS, CELLS, POINTS, Drawing, describe
 from .grids import save_heat_map, save_rows
 from .labels import axis_label, quantity_label
 from .lines import Panel, Point, save_lines
+from .old_figures import grouped_size, save_grouped_accuracies
 from .texts import MISSING, cell_text
 
 # Inches: what is wider is split, as a page would shrink its letters.

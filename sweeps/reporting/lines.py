@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from core_tuning.report.figures import (
+from core_tuning.report.summary import summarise
+
+from .old_figures import (
     LETTER,
     leave_room,
     look,
@@ -22,7 +24,6 @@ from core_tuning.report.figures import (
     within_percent,
     write_missing,
 )
-from core_tuning.report.summary import summarise
 
 # Of the line styles, which tell lines apart in grey where markers are far from each other.
 STYLES = ("-", "--", "-.", ":")

@@ -9,7 +9,11 @@ from typing import Any
 
 from core_tuning.errors import UserError
 from core_tuning.files import write_atomically
-from core_tuning.report.page import (
+
+from .figures import PartFigures, write_figures
+from .markdown import JUDGING
+from .model import Finding, PartReport, Report
+from .old_page import (
     html_command,
     html_figure,
     html_heading,
@@ -20,10 +24,6 @@ from core_tuning.report.page import (
     html_terms,
     html_wide,
 )
-
-from .figures import PartFigures, write_figures
-from .markdown import JUDGING
-from .model import Finding, PartReport, Report
 from .pivot import tables_of
 from .texts import cell_text
 

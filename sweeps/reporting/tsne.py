@@ -17,13 +17,13 @@ from core_tuning.data import SeededTransform, build_transforms, load_splits
 from core_tuning.data.images import LabelledImages
 from core_tuning.data.loading import evaluation_loader, load_batches
 from core_tuning.errors import UserError
-from core_tuning.report.figures import save_embeddings
 from core_tuning.training import RunFolder
 from core_tuning.training.build import build_image_encoder
 from core_tuning.training.exported import load_model
 from core_tuning.training.settings import choose_device
 
 from .drawings import Drawing, listed
+from .old_figures import save_embeddings
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,4 +1,4 @@
-"""The page is one file, and shows every text as it is."""
+"""The page is one file, and shows every text as it is; Markdown and LaTeX have no sign left."""
 
 from __future__ import annotations
 
@@ -8,18 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from core_tuning.report.page import (
-    html_command,
-    html_figure,
-    html_heading,
-    html_image,
-    html_list,
-    html_page,
-    html_paragraph,
-    html_table,
-    html_terms,
-    html_wide,
-)
+from core_tuning.report.page import Figure, Page, Section, html, markdown, write_html
+from core_tuning.report.tables import Table, escape_latex, facts, latex, text
+from core_tuning.report.tables import markdown as markdown_table
 
 HOSTILE = "a <b> & \"c\" 'd'</p><script>"
 EMPTY_TAGS = {"meta", "img"}
@@ -52,98 +43,119 @@ class Reader(HTMLParser):
 @pytest.fixture
 def png(tmp_path):
     """Bytes that no text encoding keeps."""
-    path = tmp_path / "a.png"
+    path = tmp_path / "figures" / "a.png"
+    path.parent.mkdir()
     path.write_bytes(b"\x89PNG\r\n\x00\xff" + bytes(range(256)))
     return path
 
 
+def body(*blocks):
+    """Tags and texts of blocks on a page."""
+    reader = Reader(html(Page("title", "", [Section("heading", blocks)])))
+    start = reader.tags.index("h2") + 1
+    return reader.tags[start:], reader.texts[reader.texts.index("heading") + 1 :]
+
+
 @pytest.mark.parametrize(
-    ("fragment", "tags"),
+    ("block", "tags"),
     [
-        (html_heading(HOSTILE), ["h2"]),
-        (html_heading(HOSTILE, level=1), ["h1"]),
-        (html_paragraph(HOSTILE), ["p"]),
-        (html_list([HOSTILE]), ["ul", "li"]),
-        (html_terms([(HOSTILE, "")]), ["dl", "dt", "dd"]),
-        (html_table([HOSTILE], []), ["table", "tr", "th"]),
-        (html_table([], [], caption=HOSTILE), ["table", "caption", "tr"]),
+        (HOSTILE, ["p"]),
+        ([HOSTILE], ["ul", "li"]),
+        ({HOSTILE: ""}, ["dl", "dt", "dd"]),
+        (Table([HOSTILE], []), ["div", "table", "tr", "th"]),
+        (Table([""], [(HOSTILE,)]), ["div", "table", "tr", "td"]),
+        (Table([], [], HOSTILE), ["div", "table", "caption"]),
     ],
 )
-def test_text_is_shown_as_it_is(fragment, tags):
-    reader = Reader(fragment)
-    assert reader.tags == tags
-    assert reader.texts == [HOSTILE]
+def test_text_is_shown_as_it_is(block, tags):
+    assert body(block) == (tags, [HOSTILE])
 
 
-def test_the_command_is_shown_as_it_is():
-    reader = Reader(html_command(HOSTILE))
-    assert reader.tags == ["p", "code"]
-    assert reader.texts == ["Made by ", HOSTILE, "."]
-
-
-def test_less_than_is_escaped():
-    """Said without a parser, too: it might forgive what a browser does not."""
-    assert html_paragraph("1 < 2 & 3") == "<p>1 &lt; 2 &amp; 3</p>"
+def test_title_heading_and_command_are_shown_as_they_are():
+    page = html(Page(HOSTILE, HOSTILE, [Section(HOSTILE, [])], [HOSTILE]))
+    assert Reader(page).texts[-5:] == [HOSTILE, "Made by ", HOSTILE, ".", HOSTILE, HOSTILE][-5:]
+    assert "<script" not in page
 
 
 def test_table_holds_the_str_of_each_cell():
-    table = html_table(["method", "top-1 (%)"], [("CE", 80.5), (HOSTILE, None)])
-    reader = Reader(table)
-    assert reader.tags == ["table", *("tr", "th", "th"), *("tr", "td", "td") * 2]
-    assert reader.texts == ["method", "top-1 (%)", "CE", "80.5", HOSTILE, "None"]
+    tags, texts = body(Table(["method", "top-1 (%)"], [("CE", 80.5), ("a\nb", None)]))
+    assert tags == ["div", "table", *("tr", "th", "th"), *("tr", "td", "td") * 2]
+    assert texts == ["method", "top-1 (%)", "CE", "80.5", "a\nb", "None"]
 
 
 @pytest.mark.parametrize("row", [("CE",), ("CE", 1, 2)])
 def test_table_refuses_a_row_of_another_length(row):
     with pytest.raises(ValueError, match=f"{len(row)} cells: expected 2"):
-        html_table(["method", "top-1"], [("ok", 1), row])
+        Table(["method", "top-1"], [("ok", 1), row])
 
 
-def test_list_holds_every_item():
-    assert Reader(html_list(iter("abc"))).texts == ["a", "b", "c"]
-
-
-def test_image_is_embedded(png):
-    reader = Reader(html_image(png, HOSTILE))
-    assert reader.tags == ["img"]
-    assert reader.attributes["alt"] == HOSTILE
+def test_figure_is_embedded_with_a_caption_and_a_description(png):
+    reader = Reader(html(Page("t", "", [Section("h", [Figure(png, HOSTILE, "a caption")])])))
+    assert reader.tags[-4:] == ["figure", "div", "img", "figcaption"]
+    assert reader.texts[-1] == "a caption"
+    assert reader.attributes["alt"] == reader.attributes["aria-label"] == HOSTILE
     kind, encoded = reader.attributes["src"].split(",")
     assert kind == "data:image/png;base64"
     assert base64.b64decode(encoded, validate=True) == png.read_bytes()
 
 
-def test_figure_has_a_caption_and_a_description(png):
-    reader = Reader(html_figure(png, HOSTILE, HOSTILE + "!"))
-    assert reader.tags == ["figure", "div", "img", "figcaption"]
-    assert reader.attributes["alt"] == reader.attributes["aria-label"] == HOSTILE
-    assert reader.texts == [HOSTILE + "!"]
+def test_the_page_refers_to_nothing_outside(png, tmp_path):
+    page = Page("t", "c", [Section("h", ["x", Figure(png, "d", "c"), Table(["a"], [])])])
+    write_html(page, tmp_path / "report.html")
+    written = (tmp_path / "report.html").read_text()
+    assert written.startswith("<!doctype html>")
+    assert written.endswith("</html>\n")
+    assert 'lang="en"' in written
+    assert "default-src 'none'" in written
+    assert "color-scheme: light" in written
+    assert not re.search(r"https?:|<script|<link|url\(|@import", written)
+    assert re.findall(r'(?:src|href)="([^,"]*)', written) == ["data:image/png;base64"]
 
 
-def test_a_wide_table_stays_as_it_is():
-    table = html_table(["a"], [["b\nc"]])
-    box = html_wide(table, HOSTILE)
-    assert table in box
-    reader = Reader(box)
-    assert reader.attributes["tabindex"] == "0"
-    assert reader.texts == ["a", "b\nc"]
+def test_markdown_has_what_the_page_has(png, tmp_path):
+    blocks = ["a *b* `c`\nd", ["one", "two | three"], {"term": "said"}, Figure(png, "alt", "below")]
+    page = Page("A title", "core-tuning `x`", [Section("Heading", blocks)], ["opening"])
+    assert markdown(page, tmp_path) == (
+        "# A title\n\nMade by `` core-tuning `x` ``.\n\nopening\n\n## Heading\n\n"
+        "a \\*b\\* \\`c\\` d\n\n- one\n- two | three\n\n- **term** said\n\n"
+        "![alt](figures/a.png)\n\nbelow\n"
+    )
 
 
-def test_page_is_whole_and_needs_nothing_else(png):
-    """It can be sent by mail: no other file, nothing from the network."""
-    body = [html_heading("A", level=1), html_image(png, "b"), html_table(["c"], [["d"]])]
-    page = html_page(HOSTILE, body)
-    assert page.startswith("<!doctype html>\n")
-    assert page.endswith("</html>\n")
-    assert not re.search(r'(src|href)="(?!data:)|url\(|@import|<script', page)
-    reader = Reader(page)
-    assert reader.tags[:6] == ["html", *["meta"] * 3, "title", "style"]
-    assert reader.attributes["charset"] == "utf-8"
-    assert reader.texts[0] == HOSTILE
-    # The body is fragments already, so that it is not escaped twice.
-    assert all(part in page for part in body)
+def test_a_markdown_table_escapes_what_would_break_it():
+    lines = markdown_table(Table(("", "b"), [("x|y", "two\nlines")], "a_b")).splitlines()
+    assert lines == ["**a\\_b**", "", "|  | b |", "| --- | --: |", "| x\\|y | two, lines |"]
 
 
-def test_first_column_is_on_the_left():
-    page = html_page("a", [])
-    assert "td,th{border:1px solid #999;padding:.3em .8em;text-align:right}" in page
-    assert "td:first-child,th:first-child{text-align:left}" in page
+def test_a_table_for_the_terminal_is_aligned():
+    shown = text(Table(("", "top-1"), [("CE", 80.5), ("Core-tuning", "9")], "title"))
+    assert shown.splitlines() == ["title", "              top-1", "CE             80.5",
+                                  "Core-tuning       9"]  # fmt: skip
+
+
+def test_latex_has_no_character_left_with_a_meaning():
+    nasty = "a_b & 100% of $x^2$ #1 {y} ~ \\input{z} | <b> [λ] ≤ ± –"
+    written = latex([Table(("", nasty), [(nasty, "1\n2")], nasty)], ["a\n\\x % y"])
+    comment, *lines = written.splitlines()
+    assert comment == r"% a \x % y"
+    assert r"\textbackslash{}input\{z\} \textbar{} \textless{}b\textgreater{}" in written
+    assert r"{1, 2} \\" in written
+    bare = re.sub(r"\\[&%$#_{}]|\\text\w+\{\}|\\\(\\\w+\\\)", "", "\n".join(lines))
+    assert not set(bare) & set('%$#~^_<>|"')
+    assert bare.count("{") == bare.count("}")
+    assert [len(re.findall(r"(?<!\\)&", line)) for line in lines if line.endswith(r"\\")] == [1, 1]
+
+
+def test_latex_escapes():
+    assert escape_latex("") == ""
+    assert escape_latex("1 %\n\n&") == r"1 \% \&"
+    assert escape_latex("\\\\") == r"\textbackslash{}\textbackslash{}"
+    assert escape_latex("ε = 4/255") == r"\(\epsilon\) = 4/255"
+
+
+def test_facts_leave_out_what_says_nothing():
+    table = facts({"n": 3, "a_b": None, "c": [], "d": list(range(20)), "e": {"x": 1, "y": [2]}})
+    assert [*map(list, table.rows)] == [
+        ["images", "3"], ["d", "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, … (20 in all)"],
+        ["e", "x 1, y 2"],
+    ]  # fmt: skip
