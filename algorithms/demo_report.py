@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.manifold import TSNE
 from torch import nn
 
 from core_tuning.data import build_transforms
 from core_tuning.pretrained import EMBEDDED, default_encoder, load_image_encoder
-from core_tuning.report.figures import Mark, save_embeddings, save_points
+from core_tuning.report.figures import Mark, save_embeddings, save_points, tsne
 from core_tuning.report.page import Block, Figure, Page, Section, write_html
 from core_tuning.report.summary import difference, summarise
 from core_tuning.report.tables import Table, text
@@ -149,6 +148,5 @@ def _feature_maps(
         with torch.no_grad():
             batches = [encoder(images) for images in store.evaluation_batches(target, indices)]
         features = torch.cat(batches).numpy()
-        points = TSNE(perplexity=30, init="pca", random_state=0).fit_transform(features)
-        panels[title] = (points, labels)
+        panels[title] = (tsne(features), labels)
     return panels

@@ -16,7 +16,7 @@ from typing import Any
 from core_tuning.sweeps.claims import read_eps
 from core_tuning.sweeps.definition import Run, load_sweep
 from core_tuning.sweeps.folder import SweepFolder, start_sweep
-from core_tuning.sweeps.reporting.runs import words_after
+from core_tuning.sweeps.reporting.results import budgets_of, options_of
 
 # Of a finished robustness evaluation, images whose indices it states.
 _ATTACKED_IMAGES = 821
@@ -93,11 +93,11 @@ def _result(run: Run, generator: random.Random) -> dict[str, Any]:
 
 
 def _record(run: Run, step: int, generator: random.Random) -> dict[str, Any]:
-    words = run.steps[0]
+    options = options_of(run, 0)
     names = itertools.product(range(4), ("in", "out"))
     accuracies = {f"env{number}_{part}_acc": generator.random() for number, part in names}
-    (target,) = words_after(words, "--test-envs")
-    (hparams,) = words_after(words, "--hparams")
+    (target,) = options["test_envs"]
+    (hparams,) = options["hparams"]
     args = {
         "algorithm": run.cell["row"], "checkpoint_freq": 200, "data_dir": None,
         "dataset": "EmojiDomains", "hparams": hparams, "hparams_seed": 0, "output_dir": run.id,
@@ -108,14 +108,12 @@ def _record(run: Run, step: int, generator: random.Random) -> dict[str, Any]:
 
 
 def _report(run: Run, generator: random.Random) -> dict[str, Any]:
-    words = run.steps[1]
     rows = [
         {"attack": attack, "title": attack, "norm": norm, "eps": read_eps(eps), "eps_text": eps,
          "correct": 400, "n": _ATTACKED_IMAGES, "robust": generator.uniform(0, 60),
          "notes": [], "warnings": [], "versions": {"torch": "2.15.0"}}
-        for norm in words_after(words, "--norm")
-        for eps in words_after(words, f"--{norm}")
-        for attack in words_after(words, "--attacks")
+        for norm, eps in budgets_of(run)
+        for attack in options_of(run, -1)["attacks"]
     ]  # fmt: skip
     return {
         "data": {"dataset": "emoji_domains", "indices": list(range(_ATTACKED_IMAGES))},

@@ -13,7 +13,7 @@ from pathlib import Path
 from finished_sweep import make_sweep, time_command
 
 from core_tuning.sweeps.folder import open_sweep
-from core_tuning.sweeps.reporting.results import read_report
+from core_tuning.sweeps.reporting.collect import read_report
 
 LIMIT_SECONDS = 10.0
 

@@ -223,8 +223,9 @@ def save_points(
     names = methods if alone else list(groups)
     # A method's row is 1 high, and a row is free between groups.
     stride = len(methods) + 1
-    size = (5.5 + LETTER * max(map(_width, names)), 1.5 + (0.4 if alone else 0.25) * (
-        len(groups) * stride) + (0 if alone else 0.11 * len(methods)))  # fmt: skip
+    rows = (0.4 if alone else 0.25) * len(groups) * stride
+    legend = 0.0 if alone else 0.11 * len(methods)
+    size = (5.5 + LETTER * max(map(_width, names)), 1.5 + rows + legend)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     for number, group in enumerate(groups.values()):
@@ -240,7 +241,8 @@ def save_points(
     ticks = list(range(len(methods))) if alone else middles
     axes.set_yticks(ticks, [name or "all runs" for name in names])
     axes.tick_params(axis="y", length=0)
-    axes.set(ylim=(len(groups) * stride - 1, -1), xlabel=label, ylabel=groups_label)
+    beside = fold(groups_label, max(12, int(rows / LETTER)))
+    axes.set(ylim=(len(groups) * stride - 1, -1), xlabel=label, ylabel=beside)
     axes.set_xlim(within_percent(axes.get_xlim()))
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
@@ -353,6 +355,18 @@ def save_embeddings(
     figure.legend(handles, names, loc="outside lower center", ncols=min(10, len(names)),
                   fontsize="small", markerscale=1.8, handletextpad=0.1)  # fmt: skip
     save(figure, path)
+
+
+def tsne(features: np.ndarray) -> np.ndarray:
+    """t-SNE (n, 2) of features (n, d), for `save_embeddings`; nothing in it is random."""
+    # scikit-learn takes seconds to import.
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    points: np.ndarray = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(
+        features
+    )
+    return points
 
 
 def save_checks(checks: Sequence[Check], path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Makes the report of a folder of DomainBed's runs, which no definition describes."""
+"""Reads a folder of DomainBed's runs, which no definition describes, into a report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,37 +14,36 @@ from ..claims import ACCURACY
 from ..expand import cells_of
 from ..paper import paper_cells
 from ..reading import ROW, read_definition
-from .frames import Line, make_part, runs_frame
-from .model import PartReport, Report
-from .runs import RESULTS, count_lines, read_records
+from .results import (
+    MEASURE,
+    RESULTS,
+    Line,
+    PartReport,
+    Report,
+    count_lines,
+    make_part,
+    read_records,
+)
 
 # Definitions that know the names of domains, and what the paper prints for our algorithms.
 _DEFINITIONS = ("table08", "table13", "emoji")
 _TARGET = "target"
 _EMBEDDED = "EmojiDomains"
+_OURS = ("CETuning", "CECon", "CoreTuning")
 
 
-class _Runs(NamedTuple):
-    """What is in a folder of DomainBed's runs.
+class _DataSet(NamedTuple):
+    """What is in a folder of DomainBed's runs, of one data set.
 
     Attributes:
-        finished: data set -> method -> records of its finished runs.
-        trials: (data set, method, target) -> trial seeds of all runs, finished or not.
-        domains: data set -> number of its domains.
-        damaged: file -> lines that were skipped.
-        counts: number of finished and of all runs.
+        finished: method -> records of its finished runs.
+        trials: (method, target) -> trial seeds of all runs, finished or not.
+        domains: number of its domains, in a list of one.
     """
 
-    finished: dict[str, dict[str, list[Record]]]
-    trials: dict[tuple[str, str, int], set[int]]
-    domains: dict[str, int]
-    damaged: dict[str, int]
-    counts: tuple[int, int]
-
-    def datasets(self) -> list[str]:
-        """Data sets with runs to show: first those with finished ones."""
-        begun = (dataset for dataset, _, _ in self.trials)
-        return list(dict.fromkeys([*self.finished, *begun]))
+    finished: dict[str, list[Record]]
+    trials: dict[tuple[str, int], set[int]]
+    domains: list[int]
 
 
 class _Paper(NamedTuple):
@@ -65,39 +65,14 @@ def read_domainbed(path: Path, command: str, warn: Callable[[str], None] | None 
     Raises:
         UserError: there is no such folder, or no finished run in it.
     """
-    runs = _read(path)
-    if not runs.finished:
-        done, total = runs.counts
-        raise UserError(
-            f"No run in {path} is finished and whole ({total} have a {RESULTS}, {done} of them a "
-            "file 'done'): name the folder that DomainBed's sweep has as --output_dir."
-        )
-    damage = count_lines(runs.damaged)
-    if damage and warn is not None:
-        warn(damage)
-    paper = _paper()
-    parts = tuple(
-        _part(dataset, runs.finished.get(dataset, {}), runs, paper) for dataset in runs.datasets()
-    )
-    return Report(
-        name=path.resolve().name,
-        title=f"DomainBed's runs in {path.resolve().name}",
-        command=command,
-        parts=parts,
-        findings=(),
-        notes=tuple(_notes(runs, parts, damage)),
-        environment={},
-    )
-
-
-def _read(path: Path) -> _Runs:
     if not path.is_dir():
-        raise UserError(f"--domainbed is {path}, which is no folder: name one of DomainBed's runs.")
+        raise UserError(
+            f"--domainbed is {path}, which is not a folder: name one of DomainBed's runs."
+        )
     folders = [path, *sorted(each for each in path.iterdir() if each.is_dir())]
     folders = [each for each in folders if (each / RESULTS).is_file()]
-    finished: dict[str, dict[str, list[Record]]] = {}
-    trials: dict[tuple[str, str, int], set[int]] = {}
-    damaged, domains, done = {}, {}, 0
+    sets: dict[str, _DataSet] = defaultdict(lambda: _DataSet({}, {}, [0]))
+    damaged, done = {}, 0
     for folder in folders:
         records, skipped = read_records(folder / RESULTS)
         if skipped:
@@ -105,61 +80,77 @@ def _read(path: Path) -> _Runs:
         is_done = (folder / "done").exists()
         done += is_done
         for record in records:
-            args, method = record["args"], method_of(record)
-            for target in args["test_envs"] if len(args["test_envs"]) == 1 else ():
-                key = (args["dataset"], method, target)
-                trials.setdefault(key, set()).add(args["trial_seed"])
-            domains[args["dataset"]] = sum(name.endswith("_out_acc") for name in record)
-        if is_done and records:
-            first = records[0]
-            methods = finished.setdefault(first["args"]["dataset"], {})
-            methods.setdefault(method_of(first), []).extend(records)
-    return _Runs(finished, trials, domains, damaged, (done, len(folders)))
+            _count(sets[record["args"]["dataset"]], record, is_done)
+    # First those with finished runs.
+    names = sorted(sets, key=lambda name: not sets[name].finished)
+    if not names or not sets[names[0]].finished:
+        raise UserError(
+            f"No run in {path} is finished and whole ({len(folders)} have a {RESULTS}, {done} of "
+            "them a file 'done'): name the folder that DomainBed's sweep has as --output_dir."
+        )
+    damage = count_lines(damaged)
+    if warn is not None:
+        for sentence in damage:
+            warn(sentence)
+    paper = _paper()
+    parts = tuple(_part(name, sets[name], paper) for name in names)
+    left_out = "" if done == len(folders) else "; the others are left out"
+    standing = f"{done} of the {len(folders)} runs with a {RESULTS} are finished{left_out}."
+    return Report(
+        name=path.resolve().name,
+        title=f"DomainBed's runs in {path.resolve().name}",
+        command=command,
+        parts=parts,
+        findings=(),
+        notes=(standing, *damage, *_notes(parts)),
+        environment={},
+    )
+
+
+def _count(found: _DataSet, record: Record, is_done: bool) -> None:
+    args, method = record["args"], method_of(record)
+    if len(args["test_envs"]) == 1:
+        trials = found.trials.setdefault((method, args["test_envs"][0]), set())
+        trials.add(args["trial_seed"])
+    found.domains[0] = sum(name.endswith("_out_acc") for name in record)
+    if is_done:
+        found.finished.setdefault(method, []).append(record)
 
 
 def method_of(record: Mapping[str, Any]) -> str:
     """A run's algorithm, and the variant of its loss where it is not the default."""
     variant = record["hparams"].get("variant", "equations")
-    name = record["args"]["algorithm"]
+    name = str(record["args"]["algorithm"])
     return name if variant == "equations" else f"{name}, {variant}"
 
 
-def _part(
-    dataset: str, methods: Mapping[str, list[Record]], runs: _Runs, paper: _Paper
-) -> PartReport:
+def _part(dataset: str, found: _DataSet, paper: _Paper) -> PartReport:
     names = {
         target: paper.names.get((dataset, target), f"domain {target}")
-        for target in range(runs.domains[dataset])
+        for target in range(found.domains[0])
     }
     lines, values = [], []
     # A method whose runs all are unfinished is shown as missing.
-    known = [method for each, method, _ in runs.trials if each == dataset]
-    for method in sorted(dict.fromkeys([*methods, *known]), key=_order):
+    methods = dict.fromkeys([*found.finished, *(method for method, _ in found.trials)])
+    for method in sorted(methods, key=_order):
         for target, name in names.items():
-            trials = runs.trials.get((dataset, method, target), set())
+            expected = len(found.trials.get((method, target), ()))
             value = paper.values.get((method, dataset, target))
-            lines += [Line((method, name), rule, ACCURACY, len(trials), value) for rule in RULES]
+            lines += [Line((method, name), rule, ACCURACY, expected, value) for rule in RULES]
         for rule_name, rule in RULES.items():
-            for cell, chosen in select(methods.get(method, []), rule).items():
+            for cell, chosen in select(found.finished.get(method, []), rule).items():
                 values.append(
-                    {
-                        "id": Path(chosen.folder).name,
-                        "seed": cell.trial_seed,
-                        "row": method,
-                        _TARGET: names[cell.target],
-                        "measure": rule_name,
-                        "quantity": ACCURACY,
-                        "value": 100 * chosen.test,
-                    }
-                )
-    return make_part(dataset, "domainbed", [_TARGET], lines, runs_frame(values, [_TARGET]))
+                    {"id": Path(chosen.folder).name, "seed": cell.trial_seed, ROW: method,
+                     _TARGET: names[cell.target], MEASURE: rule_name, "quantity": ACCURACY,
+                     "value": 100 * chosen.test}
+                )  # fmt: skip
+    return make_part(dataset, "domainbed", [_TARGET], lines, values)
 
 
 def _order(method: str) -> tuple[int, str]:
     """Ours first, in the paper's order; then the others by name."""
-    ours = ("CETuning", "CECon", "CoreTuning")
     name = method.partition(",")[0]
-    return (ours.index(name) if name in ours else len(ours), method)
+    return (_OURS.index(name) if name in _OURS else len(_OURS), method)
 
 
 def _paper() -> _Paper:
@@ -184,20 +175,13 @@ def _paper() -> _Paper:
     return _Paper(names, values)
 
 
-def _notes(runs: _Runs, parts: tuple[PartReport, ...], damage: str) -> list[str]:
-    done, total = runs.counts
-    left_out = "" if done == total else "; the others are left out"
-    notes = [f"{done} of the {total} runs with a {RESULTS} are finished{left_out}."]
-    if damage:
-        notes.append(damage)
-    notes.append(
+def _notes(parts: Sequence[PartReport]) -> list[str]:
+    notes = [
         "Of runs with several hyper-parameter seeds, each rule chooses one for each trial; the "
-        "leave-one-domain-out rule needs runs that leave out two domains, and is missing without."
-    )
-    notes.append(
+        "leave-one-domain-out rule needs runs that leave out two domains, and is missing without.",
         "DomainBed's own tables print smaller errors, as they divide squared deviations by the "
-        "number of trials and not by one less."
-    )
+        "number of trials and not by one less.",
+    ]
     if any(part.cells["paper"].notna().any() for part in parts):
         notes.append(
             "The paper's numbers (Table 8, for Office-Home Table 13) are of a ResNet-50 "

@@ -1,204 +1,461 @@
-"""Makes the report of a sweep's folder."""
+"""Reads what is finished of a sweep into frames: a line a run, and a line a cell."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from core_tuning.errors import UserError
+from core_tuning.report.summary import interval_factor
+from core_tuning.selection import RULES, Record, leave_one_domain_out, training_domain_validation
 
-from ..claims import ACCURACY, ATTACKS, CLEAN, Claim, budget_name, measures_of
+from ..claims import ACCURACY, ATTACKS, CLEAN, DEFAULT_ATTACKS, budget_name, measures_of, read_eps
 from ..definition import Run
-from ..expand import Cell, cell_names, cells_of
-from ..folder import State, SweepFolder, state_of
+from ..expand import cell_names, cells_of
+from ..folder import SweepFolder
 from ..paper import paper_cells
-from ..reading import PART, ROW, Definition, Part, parse_definition
-from .frames import RESERVED, Line, make_part, runs_frame
-from .judging import judge
-from .model import PartReport, Report
-from .notes import damage_of, notes_of
-from .runs import VALIDATION, Reading, attacks_of, budgets_of, read_runs, single_target
+from ..reading import ROW, Part
 
+MEASURE = "measure"
+RESULTS = "results.jsonl"
+# Chooses among the values of a grid; no table shows it.
+VALIDATION = "validation accuracy"
+LEAVE_ONE_OUT = next(name for name, rule in RULES.items() if rule is leave_one_domain_out)
+# Commands whose runs leave a domain out, and are read by DomainBed's rules.
+DOMAINS = ("dg", "domainbed")
 _PAPER_ATTACK = ATTACKS["pgd10"]
+_CELL = (MEASURE, "quantity")
+_NUMBERS = ("mean", "standard_error", "interval", "n", "expected", "paper",
+            "paper_standard_error", "difference")  # fmt: skip
+# Of the columns of the CSV files.
+_RESERVED = ("part", "command", "id", "seed", ROW, "value", *_CELL, *_NUMBERS)
+# What reading a file that is not as its command writes it can raise.
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
+_ARGUMENTS = {"dataset": str, "algorithm": str, "output_dir": str, "trial_seed": int,
+              "hparams_seed": int}  # fmt: skip
 
 
-def read_report(
-    folder: SweepFolder,
+class PartReport(NamedTuple):
+    """What a part of a sweep has shown so far.
+
+    Accuracies are in percent, spreads and differences in percentage points.
+
+    Attributes:
+        name: of the part; "" for the only one.
+        command: "finetune", "dg", "domainbed" or "robust".
+        axes: (a,) names of the axes besides "row", in the definition's order; each is a column of
+            the frames.
+        values: one line for each finished run, measure and quantity. Columns: id, seed, row, each
+            axis, measure, quantity, value.
+
+            - row: the row's name; "" if the part has axes only.
+            - measure: of robust the budget, such as "l2 0.5" or "linf 4/255"; of dg and domainbed
+              the rule of model selection; of finetune "".
+            - quantity: of finetune "accuracy" (test, top-1); of dg and domainbed "accuracy" (of the
+              target domain); of robust "clean", and the attacks, such as "PGD-10".
+        cells: one line for each cell, measure and quantity, finished or not, in the definition's
+            order. Columns: row, each axis, measure, quantity, mean, standard_error, interval
+            (half-width of the 95 % interval, Student-t), n (finished runs), expected (runs in the
+            sweep's folder), paper, paper_standard_error, difference (mean less paper). NaN where
+            unknown; n is 0 where nothing is finished.
+    """
+
+    name: str
+    command: str
+    axes: tuple[str, ...]
+    values: pd.DataFrame
+    cells: pd.DataFrame
+
+
+class Finding(NamedTuple):
+    """A claim, judged by paired differences over the seeds.
+
+    Attributes:
+        says: the claim, a sentence, with the table of the paper that it comes from.
+        verdict: "holds here", "does not hold here", "not shown here" or "not measured".
+        evidence: a sentence with the mean difference, its 95% interval and the number of pairs.
+    """
+
+    says: str
+    verdict: str
+    evidence: str
+
+
+class Report(NamedTuple):
+    """A report of a sweep, or of a folder of DomainBed's runs.
+
+    Attributes:
+        name: of the sweep.
+        title: a line about it.
+        command: that made this report.
+        parts: (p,) in the definition's order.
+        findings: (f,) in the definition's order.
+        notes: sentences: what is missing, failed, damaged and left out.
+        environment: what the runs were made with, such as {"torch": "2.9.0"}.
+    """
+
+    name: str
+    title: str
+    command: str
+    parts: tuple[PartReport, ...]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    environment: dict[str, str]
+
+
+class Line(NamedTuple):
+    """A line of a cells frame before anything is known of it.
+
+    Attributes:
+        key: row and value of each axis.
+        measure, quantity: see `PartReport`.
+        expected: runs that it would be the mean of.
+        paper: what the paper prints; None if it prints nothing.
+        paper_standard_error: that it prints.
+    """
+
+    key: tuple[str, ...]
+    measure: str
+    quantity: str
+    expected: int
+    paper: float | None = None
+    paper_standard_error: float | None = None
+
+
+class Measured(NamedTuple):
+    """A number of a run, in percent; measure and quantity as in `PartReport`."""
+
+    id: str
+    measure: str
+    quantity: str
+    value: float
+
+
+class Reading(NamedTuple):
+    """What was read of some runs.
+
+    Attributes:
+        values: of those whose files are whole enough.
+        damaged: file below the sweep's folder -> number of lines that were skipped.
+    """
+
+    values: list[Measured]
+    damaged: dict[str, int]
+
+
+def make_part(
+    name: str,
     command: str,
-    claims: Sequence[Claim] | None = None,
-    warn: Callable[[str], None] | None = None,
-) -> Report:
-    """Collect whatever is finished in a sweep's folder.
+    axes: Sequence[str],
+    lines: Iterable[Line],
+    values: Iterable[Mapping[str, Any]],
+) -> PartReport:
+    """Summarise the values of a part's runs over seeds.
 
     Args:
-        folder: of the sweep.
-        command: that asks for the report, as it is to be shown.
-        claims: to judge, about the parts of the folder's definition; its own by default.
-        warn: is told of damaged files, which the notes name too.
+        name, command, axes: see `PartReport`.
+        lines: of the cells, in the order in which they are shown.
+        values: lines of the frame of this name in `PartReport`.
+    """
+    keys = [ROW, *axes, *_CELL]
+    runs = pd.DataFrame(list(values), columns=["id", "seed", *keys, "value"])
+    if len(runs):
+        runs = runs.astype({"value": float, "seed": int})
+    grouped = runs.groupby(keys, sort=False)["value"]
+    found = pd.DataFrame(
+        {"mean": grouped.mean(), "standard_error": grouped.sem(), "n": grouped.size()}
+    ).reset_index()
+    cells = pd.DataFrame(
+        [(*line.key, *line[1:]) for line in lines],
+        columns=[*keys, "expected", "paper", "paper_standard_error"],
+    ).astype({"expected": int, "paper": float, "paper_standard_error": float})
+    cells = cells.merge(found, on=keys, how="left")
+    cells = cells.astype({"mean": float, "standard_error": float})
+    cells["n"] = cells["n"].fillna(0).astype(int)
+    cells["interval"] = cells["standard_error"] * cells["n"].map(interval_factor)
+    cells["difference"] = cells["mean"] - cells["paper"]
+    return PartReport(name, command, tuple(axes), runs, cells[[*keys, *_NUMBERS]])
+
+
+def over_axes(part: PartReport, row: str, cells: pd.DataFrame) -> pd.Series:
+    """A row's mean over its cells in percent, by seed, of the seeds that have finished them all.
+
+    Args:
+        part: whose values are taken.
+        row: its name.
+        cells: the lines of `part.cells` that count.
+    """
+    keys = [*part.axes, *_CELL]
+    own = cells[cells[ROW] == row].set_index(keys).index
+    if not len(own):
+        return pd.Series(dtype=float)
+    table = part.values[part.values[ROW] == row].pivot(index="seed", columns=keys, values="value")
+    return table.reindex(columns=own).dropna().mean(axis=1)
+
+
+def read_part(part: Part, runs: Sequence[Run], reading: Reading, folder: SweepFolder) -> PartReport:
+    """Put what was read of a part's runs beside the paper's numbers.
 
     Raises:
-        UserError: no run is finished and whole, or the folder's definition does not fit its runs.
+        UserError: an axis has the name of a column of the report.
     """
-    definition = parse_definition(folder.definition, folder.name, f"{folder.path}/sweep.json")
-    state = state_of(folder)
-    by_part = _runs_of_parts(folder, definition)
-    done = set(state.done)
-    parts, readings = [], []
-    for part in definition.parts:
-        runs = by_part[part.name]
-        if not runs:
-            continue
-        reading = read_runs(folder, part.command, [run.id for run in runs if run.id in done])
-        readings.append(reading)
-        parts.append(_part_report(part, runs, reading, folder))
-    _check_any(folder, state, readings)
-    if warn is not None:
-        for sentence in damage_of(readings):
-            warn(sentence)
-    return Report(
-        name=folder.name,
-        title=folder.title,
-        command=command,
-        parts=tuple(parts),
-        findings=tuple(judge(definition.claims if claims is None else claims, parts)),
-        notes=tuple(notes_of(folder, definition, parts, state, readings)),
-        environment={key: str(value) for key, value in folder.environment.items()},
-    )
-
-
-def _runs_of_parts(folder: SweepFolder, definition: Definition) -> dict[str, list[Run]]:
-    by_part: dict[str, list[Run]] = {part.name: [] for part in definition.parts}
-    for run in folder.runs.values():
-        name = run.cell.get(PART, "")
-        if name not in by_part:
-            raise UserError(
-                f"{folder.path}/sweep.json is damaged (a run of the part '{name}', which its "
-                "definition lacks): expected what 'core-tuning sweep run' writes."
-            )
-        by_part[name].append(run)
-    return by_part
-
-
-def _check_any(folder: SweepFolder, state: State, readings: Sequence[Reading]) -> None:
-    if any(reading.values for reading in readings):
-        return
-    damaged = [name for reading in readings for name in reading.damaged]
-    if damaged:
-        raise UserError(
-            f"None of the {len(state.done)} finished runs in {folder.path} can be read, such as "
-            f"{damaged[0]}: delete the folders of damaged ones under runs/ and make them again by "
-            "'core-tuning sweep run'."
-        )
-    if state.done:
-        raise UserError(
-            f"The finished runs in {folder.path} ({len(state.done)}) leave out two domains each, "
-            "and only serve leave-one-out selection: finish some that leave out one by "
-            "'core-tuning sweep run'."
-        )
-    raise UserError(
-        f"No run in {folder.path} is finished ({len(state.running)} are running, "
-        f"{len(state.failed)} failed, {len(state.remaining)} are left): finish some by "
-        "'core-tuning sweep run'."
-    )
-
-
-def _part_report(
-    part: Part, runs: Sequence[Run], reading: Reading, folder: SweepFolder
-) -> PartReport:
     axes = [axis for axis in part.axes if axis != ROW]
     for axis in axes:
-        if axis in RESERVED:
+        if axis in _RESERVED:
             raise UserError(
                 f"The axis '{axis}' of {folder.name} has the name of a column of the report: give "
                 "it another in the definition."
             )
-    values = runs_frame(
-        (
-            {
-                "id": found.id,
-                "seed": folder.runs[found.id].seed,
-                **{axis: folder.runs[found.id].cell.get(axis, "") for axis in (ROW, *axes)},
-                "measure": found.measure,
-                "quantity": found.quantity,
-                "value": found.value,
-            }
-            for found in reading.values
-            if found.quantity != VALIDATION
-        ),
-        axes,
-    )
+    by_key: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        # Runs that leave out two domains only serve leave-one-out selection.
+        if part.command not in DOMAINS or single_target(run) is not None:
+            by_key.setdefault(_key(run.cell, axes), []).append(run)
     # What was measured beyond what the definition asks for is shown as well.
-    extra: dict[tuple[str, ...], dict[tuple[str, str], None]] = {}
-    for found in reading.values:
-        if found.quantity == VALIDATION:
-            continue
-        key = _key(folder.runs[found.id], axes)
-        extra.setdefault(key, {})[found.measure, found.quantity] = None
+    found: dict[tuple[str, ...], dict[tuple[str, str], None]] = defaultdict(dict)
+    values = []
+    for id, measure, quantity, value in reading.values:
+        if quantity != VALIDATION:
+            run = folder.runs[id]
+            key = _key(run.cell, axes)
+            found[key][measure, quantity] = None
+            values.append(
+                {"id": id, "seed": run.seed, **dict(zip((ROW, *axes), key, strict=True)),
+                 MEASURE: measure, "quantity": quantity, "value": value}
+            )  # fmt: skip
+    cells = cells_of(part, {})
+    order = {_key(cell_names(part, cell), axes): number for number, cell in enumerate(cells)}
+    papers: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for paper in paper_cells(part, cells, folder.name):
+        papers[_key(paper["cell"], axes)].append(paper)
     lines = []
-    for key, own, claims in _cells(part, runs, axes, folder.name):
-        asked = _asked(part, own[0])
+    for key in sorted(by_key, key=lambda key: order.get(key, len(order))):
+        asked = _asked(part, by_key[key][0])
         measures = {measure for measure, _ in asked}
-        for measure, quantity in {**asked, **extra.get(key, {})}:
+        for measure, quantity in {**asked, **found[key]}:
             # A number of the paper's without a budget is of the one that the run is made for.
-            known = claims if measure in measures else []
-            paper = _printed(part, known, measure, quantity)
-            lines.append(Line(key, measure, quantity, len(own), *paper))
+            known = papers[key] if measure in measures else []
+            printed = _printed(part, known, measure, quantity)
+            lines.append(Line(key, measure, quantity, len(by_key[key]), *printed))
     return make_part(part.name, part.command, axes, lines, values)
 
 
-def _key(run: Run, axes: Sequence[str]) -> tuple[str, ...]:
-    return tuple(run.cell.get(axis, "") for axis in (ROW, *axes))
-
-
-Group = tuple[tuple[str, ...], list[Run], list[dict[str, Any]]]
-
-
-def _cells(part: Part, runs: Sequence[Run], axes: Sequence[str], name: str) -> list[Group]:
-    """Key, runs and the paper's numbers of each cell that has runs, in the definition's order.
-
-    Runs that leave out two domains are no cells: they only serve leave-one-out selection.
-    """
-    by_key: dict[tuple[str, ...], list[Run]] = {}
-    for run in runs:
-        if part.command not in ("dg", "domainbed") or single_target(run) is not None:
-            by_key.setdefault(_key(run, axes), []).append(run)
-    claims: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    order: dict[tuple[str, ...], int] = {}
-    cells: list[Cell] = cells_of(part, {})
-    for cell in cells:
-        names = cell_names(part, cell)
-        order[tuple(names.get(axis, "") for axis in (ROW, *axes))] = len(order)
-    for claim in paper_cells(part, cells, name):
-        key = tuple(claim["cell"].get(axis, "") for axis in (ROW, *axes))
-        claims.setdefault(key, []).append(claim)
-    keys = sorted(by_key, key=lambda key: order.get(key, len(order)))
-    return [(key, by_key[key], claims.get(key, [])) for key in keys]
+def _key(cell: Mapping[str, str], axes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(cell.get(axis, "") for axis in (ROW, *axes))
 
 
 def _asked(part: Part, run: Run) -> dict[tuple[str, str], None]:
     """Measures and quantities that a run of the part is made for."""
     if part.command != "robust":
         return dict.fromkeys((measure, ACCURACY) for measure in measures_of(part))
-    attacks = [ATTACKS.get(name, name) for name in attacks_of(run)]
+    quantities = (CLEAN, *(ATTACKS.get(name, name) for name in attacks_of(run)))
     return dict.fromkeys(
-        (budget_name(*budget), quantity)
-        for budget in budgets_of(run)
-        for quantity in (CLEAN, *attacks)
+        (budget_name(*budget), quantity) for budget in budgets_of(run) for quantity in quantities
     )
 
 
 def _printed(
-    part: Part, claims: Sequence[dict[str, Any]], measure: str, quantity: str
+    part: Part, papers: Sequence[dict[str, Any]], measure: str, quantity: str
 ) -> tuple[float | None, float | None]:
     """The paper's number and standard error of a line; it attacks by PGD-10."""
-    for claim in claims:
-        own = claim["measure"]
+    for paper in papers:
+        own = paper["measure"]
         if own is not None and budget_name(own["norm"], own["eps"]) != measure:
             continue
-        for column, value in claim["values"].items():
+        for column, value in paper["values"].items():
             meant = ACCURACY
             if part.command == "robust":
                 meant = CLEAN if column == CLEAN else _PAPER_ATTACK
             if meant == quantity:
-                return value, claim["stderr"]
+                return value, paper["stderr"]
     return None, None
+
+
+def read_runs(folder: SweepFolder, command: str, ids: Sequence[str]) -> Reading:
+    """Read finished runs of a command.
+
+    A line that its command would not have written is skipped and counted.
+    """
+    if command in DOMAINS:
+        return _read_domains(folder, ids)
+    read = {"finetune": _finetune, "robust": _robust}[command]
+    values: list[Measured] = []
+    damaged: dict[str, int] = {}
+    for id in ids:
+        run = folder.runs[id]
+        name = f"runs/{id}/{run.done}"
+        try:
+            values += read(run, json.loads((folder.path / name).read_bytes()))
+        except _DAMAGE:
+            # The file is one value, whatever its lines.
+            damaged[name] = 1
+    return Reading(values, damaged)
+
+
+def _finetune(run: Run, result: Any) -> list[Measured]:
+    values = [Measured(run.id, "", ACCURACY, _percent(result["test"]["top1"]))]
+    # A run may have gone without validation images.
+    if result.get("validation") is not None:
+        values.append(Measured(run.id, "", VALIDATION, _percent(result["validation"]["top1"])))
+    return values
+
+
+def _robust(run: Run, report: Any) -> list[Measured]:
+    asked = budgets_of(run)
+    clean = _percent(report["clean"]["percent"])
+    values = {}
+    for row in report["rows"]:
+        # The evaluation spells 0.50 and 128/255 its way.
+        spelled = [
+            eps for norm, eps in asked
+            if norm == row["norm"] and math.isclose(read_eps(eps), row["eps"], rel_tol=1e-6)
+        ]  # fmt: skip
+        budget = budget_name(row["norm"], spelled[0] if spelled else row["eps_text"])
+        values[budget, CLEAN] = clean
+        values[budget, ATTACKS.get(row["attack"], row["title"])] = _percent(row["robust"])
+    found = [Measured(run.id, *key, value) for key, value in values.items()]
+    if not found:
+        raise ValueError("no rows")
+    return found
+
+
+def _percent(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number <= 100:
+        raise ValueError(f"{value!r} is not a percentage")
+    return number
+
+
+def budgets_of(run: Run) -> list[tuple[str, str]]:
+    """Norm and eps, as the definition spells it, of each budget that a run of robust is for."""
+    options = options_of(run, -1)
+    return [(norm, eps) for norm in options["norm"] for eps in options.get(norm, ())]
+
+
+def attacks_of(run: Run) -> Sequence[str]:
+    """The attacks that a run of robust asks for, in its evaluation's words."""
+    return options_of(run, -1).get("attacks") or DEFAULT_ATTACKS
+
+
+def is_on_validation(run: Run) -> bool:
+    """Whether a run of robust is measured on validation images."""
+    return options_of(run, -1).get("split") == ["validation"]
+
+
+def single_target(run: Run) -> int | None:
+    """The domain that a run of dg or domainbed tests on; None if it leaves out several."""
+    given = options_of(run, 0).get("test_envs", ())
+    return int(given[0]) if len(given) == 1 and given[0].isdigit() else None
+
+
+def options_of(run: Run, stage: int) -> dict[str, list[str]]:
+    """The options of a stage of a run, each as a list of texts."""
+    options: dict[str, list[str]] = {}
+    own: list[str] = []
+    for word in run.steps[stage]:
+        if word.startswith("--"):
+            own = options.setdefault(word[2:].replace("-", "_"), [])
+        else:
+            own.append(word)
+    return options
+
+
+def read_records(path: Path) -> tuple[list[Record], int]:
+    """Read a results.jsonl of `core-tuning dg` or of DomainBed's train.
+
+    Returns:
+        The lines, each with "step", "args", "hparams" and the accuracies "env0_in_acc" and so on
+        in [0, 1] alone; and the number of those that were skipped, as they are no such lines.
+    """
+    records, damaged = [], 0
+    for line in path.read_bytes().splitlines():
+        try:
+            records.append(_checked(json.loads(line.decode())))
+        except _DAMAGE:
+            damaged += 1
+    return records, damaged
+
+
+def _checked(line: Any) -> Record:
+    args = line["args"]
+    hparams = line.get("hparams", {})
+    if not isinstance(hparams, dict):
+        raise ValueError(f"the hyper-parameters are {hparams!r}")
+    kept = {"step": int(line["step"]), "args": args, "hparams": hparams}
+    number = 0
+    while f"env{number}_out_acc" in line:
+        for name in (f"env{number}_in_acc", f"env{number}_out_acc"):
+            _percent(100 * line[name])
+            kept[name] = line[name]
+        number += 1
+    targets = args["test_envs"]
+    if not targets or not all(type(each) is int and 0 <= each < number for each in targets):
+        raise ValueError(f"no accuracy of the targets {targets!r}")
+    for key, kind in _ARGUMENTS.items():
+        if not isinstance(args[key], kind):
+            raise ValueError(f"{key} is {args[key]!r}")
+    return kept
+
+
+def _read_domains(folder: SweepFolder, ids: Sequence[str]) -> Reading:
+    damaged: dict[str, int] = {}
+
+    def read(id: str) -> list[Record]:
+        name = f"runs/{id}/{RESULTS}"
+        path = folder.path / name
+        records, skipped = read_records(path) if path.exists() else ([], 1)
+        # A file that is empty is damaged too.
+        skipped = skipped if records else max(skipped, 1)
+        if skipped:
+            damaged[name] = skipped
+        return records
+
+    targets = {id: single_target(folder.runs[id]) for id in ids}
+    # Many records at once only where runs are needed beside each other: by the leave-one-out
+    # rule, those that differ by their targets alone.
+    kept = {id: read(id) for id in ids} if None in targets.values() else {}
+    pools: dict[str, list[Record]] = defaultdict(list)
+    for id, records in kept.items():
+        pools[_apart_from_targets(folder.runs[id])] += records
+    values: list[Measured] = []
+    for id, target in targets.items():
+        if target is not None:
+            own = kept[id] if kept else read(id)
+            pool = pools[_apart_from_targets(folder.runs[id])] if kept else []
+            values += _selected(id, own, pool, target)
+    return Reading(values, damaged)
+
+
+def _selected(
+    id: str, own: Sequence[Record], pool: Sequence[Record], target: int
+) -> Iterator[Measured]:
+    """What each rule reports of a run; leave-one-out needs the records of others too."""
+    for name, rule in RULES.items():
+        records = pool if name == LEAVE_ONE_OUT else own
+        chosen = rule(records, target) if records else None
+        if chosen is not None:
+            yield Measured(id, name, ACCURACY, 100 * chosen.test)
+            if rule is training_domain_validation:
+                # The others choose by the target, or by runs that a sweep may lack.
+                yield Measured(id, name, VALIDATION, 100 * chosen.validation)
+
+
+def _apart_from_targets(run: Run) -> str:
+    return json.dumps([run.seed, {**options_of(run, 0), "test_envs": None}], sort_keys=True)
+
+
+def count_lines(damaged: Mapping[str, int], shown: int = 5) -> list[str]:
+    """Say how many lines were skipped and in which files; nothing if none were."""
+    if not damaged:
+        return []
+    total = sum(damaged.values())
+    names = [name if lines == 1 else f"{name} ({lines} lines)" for name, lines in damaged.items()]
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    lines = "1 damaged line was" if total == 1 else f"{total} damaged lines were"
+    return [f"{lines} skipped: {', '.join(names[:shown])}{more}."]

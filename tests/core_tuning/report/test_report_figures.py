@@ -107,9 +107,9 @@ def test_embeddings_are_in_rows_of_four_at_most(tmp_path, drawn):
 def test_points_show_runs_mean_and_interval(tmp_path, drawn):
     """Student's t of 2 degrees of freedom at 97.5% is 4.3027."""
     groups = {"art": {"ERM": Mark([1.0, 2.0, 6.0])}, "photo": {"ERM": Mark([8.0])}}
-    points(groups, tmp_path / "a.png", groups_label="target domain")
+    points(groups, tmp_path / "a.png", groups_label="domain")
     axes = drawn[0].axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == (LABEL, "target domain")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (LABEL, "domain")
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["art", "photo"]
     assert [1.0, 2.0, 6.0] in [list(line.get_xdata()) for line in axes.lines]
     assert [x for x, *_ in large(axes)] == [3, 8]

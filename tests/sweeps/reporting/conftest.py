@@ -13,7 +13,7 @@ import pytest
 from core_tuning.cli import main
 from core_tuning.sweeps.definition import load_sweep
 from core_tuning.sweeps.folder import start_sweep
-from core_tuning.sweeps.reporting.runs import single_target, words_after
+from core_tuning.sweeps.reporting.results import budgets_of, options_of, single_target
 
 FILES = ["report.json", "report.md", "table.csv", "table.tex", "values.csv"]
 
@@ -75,24 +75,21 @@ def write_lines(path, records):
 def finish(folder, run, percent):
     """Write what a finished run leaves; percent(run, *facts) says how good it is."""
     path = folder.run_path(run.id)
-    step = run.steps[0]
-    if step[0] in ("dg", "domainbed"):
+    if run.steps[0][0] in ("dg", "domainbed"):
         targets = [single_target(run)]
         records = [
             domain_record(targets, at, percent(run) / 100, trial=run.seed, sources=0.5 + at / 1000,
-                          algorithm=words_after(step, "--algorithm")[0], folder=run.id)
+                          algorithm=options_of(run, 0)["algorithm"][0], folder=run.id)
             for at in (0, 100, 299)
         ]  # fmt: skip
         write_lines(path / "results.jsonl", records)
         (path / "done").write_text("done")
         return
     if len(run.steps) > 1:
-        measure = run.steps[1]
         rows = [
             (norm, eps, attack, percent(run, norm, eps, attack))
-            for norm in words_after(measure, "--norm")
-            for eps in words_after(measure, f"--{norm}")
-            for attack in words_after(measure, "--attacks")
+            for norm, eps in budgets_of(run)
+            for attack in options_of(run, 1)["attacks"]
         ]
         result = robust_report(percent(run, "clean"), rows)
     else:

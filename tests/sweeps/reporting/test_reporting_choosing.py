@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core_tuning.sweeps.reporting.results import read_report
+from core_tuning.sweeps.reporting.collect import read_report
 
 DOMAINS = """\
 title = "x"

@@ -43,7 +43,7 @@ def test_the_files(sweep, capsys, report, contents, kit):
         ([], "Give either NAME, a sweep's, or --domainbed DIR"),
         (["table02", "--domainbed", "x"], "Give either NAME, a sweep's, or --domainbed DIR"),
         (["--domainbed", "x", "--output", "y"], "--output is y, which is a sweep's folder"),
-        (["--domainbed", "nowhere"], "--domainbed is nowhere, which is no folder"),
+        (["--domainbed", "nowhere"], "--domainbed is nowhere, which is not a folder"),
         (["table02", "--pages"], "unrecognized arguments: --pages"),
     ],
 )

@@ -15,7 +15,7 @@ from core_tuning.errors import UserError
 from core_tuning.report.summary import summarise
 from core_tuning.selection import RULES
 from core_tuning.sweeps.reporting.domainbed import read_domainbed
-from core_tuning.sweeps.reporting.pivot import tables_of
+from core_tuning.sweeps.reporting.views import tables_of
 
 IID, LEAVE_ONE_OUT, ORACLE = RULES
 LETTERS = {"C": "Caltech101", "L": "LabelMe", "S": "SUN09", "V": "VOC2007"}
@@ -116,10 +116,11 @@ def test_what_nobody_ran_is_not_missing(tmp_path, write):
     write([0], [0.7], dataset="PACS", algorithm="CoreTuning")
     write([0], [0.7], dataset="PACS", algorithm="ERM", done=False)
     table = tables_of(part_of(read_domainbed(tmp_path / "sweep", "x"), "PACS"))[0]
-    assert table.header[1:3] == ("art painting", "cartoon")
-    rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["CoreTuning"] == ("70.00 (1), paper 87.31", "–", "–", "–", "–")
-    assert rows["ERM"] == ("missing (0 of 1)", "–", "–", "–", "–")
+    header, *lines = table.lines()
+    assert header[1:3] == ["art painting", "cartoon"]
+    rows = {row[0]: row[1:] for row in lines}
+    assert rows["CoreTuning"] == ["70.00 (1), paper 87.31, -17.31", "–", "–", "–", "–"]
+    assert rows["ERM"] == ["missing (0 of 1)", "–", "–", "–", "–"]
 
 
 def test_a_data_set_without_a_finished_run_is_shown(tmp_path, write):
@@ -128,7 +129,7 @@ def test_a_data_set_without_a_finished_run_is_shown(tmp_path, write):
     report = read_domainbed(tmp_path / "sweep", "x")
     assert [part.name for part in report.parts] == ["PACS", "DomainNet"]
     (table,) = tables_of(part_of(report, "DomainNet"))
-    assert ("domain 1", "missing (0 of 1)") in table.rows
+    assert ["domain 1", "missing (0 of 1)"] in table.rows
 
 
 def test_given_hyper_parameters_are_not_mixed(tmp_path, write):
@@ -174,8 +175,8 @@ def test_the_command(tmp_path, write, capsys):
     )
     assert "5 of the 5 runs with a results.jsonl are finished. See" in said.out
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "| CETuning | 50.00 (1), paper 78.71 |" in text
-    assert "65.00 (1), paper 80.54" in text
+    assert "| CETuning | 50.00 (1), paper 78.71, -28.71 |" in text
+    assert "65.00 (1), paper 80.54, -15.54" in text
     # By default beside the runs, where it is no run.
     for _ in range(2):
         assert main(arguments) == 0

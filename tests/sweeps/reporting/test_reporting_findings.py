@@ -12,7 +12,7 @@ from core_tuning.robustness.protocols import PROTOCOLS
 from core_tuning.sweeps.claims import ATTACKS
 from core_tuning.sweeps.definition import load_sweep, sweep_names
 from core_tuning.sweeps.reading import parse_definition, read_definition
-from core_tuning.sweeps.reporting.results import read_report
+from core_tuning.sweeps.reporting.collect import read_report
 
 DEFINITION = """\
 title = "mine"

@@ -13,7 +13,7 @@ from core_tuning.selection import RULES
 from core_tuning.sweeps.definition import load_sweep
 from core_tuning.sweeps.folder import open_sweep
 from core_tuning.sweeps.reading import read_definition
-from core_tuning.sweeps.reporting.results import read_report
+from core_tuning.sweeps.reporting.collect import read_report
 
 IID, LEAVE_ONE_OUT, ORACLE = RULES
 PAIRS = """\

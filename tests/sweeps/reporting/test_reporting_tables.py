@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 
+from core_tuning.report.page import markdown
 from core_tuning.robustness.evaluate_options import DEFAULT_ATTACKS as ROBUST_DEFAULT
 from core_tuning.sweeps.claims import DEFAULT_ATTACKS
-from core_tuning.sweeps.reporting.arrangement import arrange
-from core_tuning.sweeps.reporting.labels import describe_where, read_budget
-from core_tuning.sweeps.reporting.markdown import markdown
-from core_tuning.sweeps.reporting.pivot import tables_of
-from core_tuning.sweeps.reporting.results import read_report
+from core_tuning.sweeps.reporting.collect import read_report
+from core_tuning.sweeps.reporting.page import page_of
+from core_tuning.sweeps.reporting.views import read_budget, tables_of, views_of
 
 PACS = ["PACS, art painting", "PACS, cartoon", "PACS, photo", "PACS, sketch"]
 SWITCHES = """\
@@ -45,12 +45,16 @@ def only_table(report):
     return tables_of(report.parts[0])[0]
 
 
+def markdown_of(report):
+    return markdown(page_of(report, {}), Path())
+
+
 def test_a_row_that_lacks_a_data_set_has_no_mean_of_it(tmp_path, filled):
     filled(tmp_path, "table08", only={"row": ["CE"]}, seeds=[0])
     only = {"row": ["Core-tuning"], "target": PACS}
     table = only_table(read_report(filled(tmp_path, "table08", only=only, seeds=[0]), "x"))
     lines = {row[0]: row[1:] for row in table.rows}
-    assert table.header[1:] == ("CE", "Core-tuning")
+    assert table.header[1:] == ["CE", "Core-tuning"]
     assert "paper 88.08" in lines["mean of PACS"][1]
     assert lines["mean of VLCS"][1] == "–" != lines["mean of VLCS"][0]
 
@@ -73,7 +77,7 @@ def test_equal_values_of_several_axes_stay_apart(tmp_path, filled, define):
     shown = [cell for row in table.rows for cell in row[1:]]
     assert len(shown) == 8 and all(cell.endswith(" (1)") for cell in shown)
     names = [", ".join(each) for each in itertools.product(*[("on", "off")] * 2)]
-    assert table.header[1:] == tuple(names)
+    assert table.header[1:] == names
 
 
 def test_domains_without_a_finished_run_are_shown_as_missing(tmp_path, filled):
@@ -87,7 +91,7 @@ def test_domains_without_a_finished_run_are_shown_as_missing(tmp_path, filled):
 def test_a_fixed_number_is_named_by_its_axis(tmp_path, filled):
     part = read_report(filled(tmp_path, "eta_alpha", only={"eta": ["1"]}), "x").parts[0]
     assert tables_of(part)[0].title == "eta 1, accuracy (%)"
-    assert describe_where(arrange(part)[0]) == "eta 1"
+    assert views_of(part)[0].where == ["eta 1"]
 
 
 def test_the_paper_s_number_is_of_the_budget_that_was_asked_for(tmp_path, kit, filled):
@@ -150,11 +154,11 @@ def test_axes_have_no_names_of_columns(tmp_path, filled, define, axis):
 
 def test_backticks_stay_inside_of_code(tmp_path, filled):
     report = read_report(filled(tmp_path, "table23"), "core-tuning `a` ``b")
-    text = markdown(report._replace(environment={"host": "a`b"}))
+    text = markdown_of(report._replace(environment={"host": "a`b"}))
     assert "Made by ``` core-tuning `a` ``b ```." in text
-    assert "- host: `` a`b ``\n" in text
+    assert "- **host:** a\\`b\n" in text
 
 
 def test_the_guide_says_what_the_paper_s_means_are(tmp_path, filled):
-    text = markdown(read_report(filled(tmp_path, "table02", seeds=[0]), "x"))
+    text = markdown_of(read_report(filled(tmp_path, "table02", seeds=[0]), "x"))
     assert "the mean of the paper's numbers in them" in text

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from core_tuning.sweeps.reporting import writing
+from core_tuning.sweeps.reporting import report as writing
 
 
 def test_nothing_else_is_overwritten(sweep, tmp_path, report, contents, refused_report):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "notes.md").write_text("mine")
-    assert "is not empty and is no report" in refused_report(sweep.path, "--to", mine)
+    assert "is not empty and is not a report" in refused_report(sweep.path, "--to", mine)
     assert contents(mine) == {"notes.md": b"mine"}
     assert "is a file, not a folder" in refused_report(sweep.path, "--to", mine / "notes.md")
-    assert "is not empty and is no report" in refused_report(sweep.path, "--to", sweep.path)
+    assert "is not empty and is not a report" in refused_report(sweep.path, "--to", sweep.path)
     # A file that a reader has put into a report is the reader's.
     assert report(sweep) == 0
     (sweep.path / "report" / "notes.md").write_text("mine")
@@ -162,7 +162,7 @@ def test_a_file_that_is_put_there_meanwhile_is_kept(
         real(folder)
 
     monkeypatch.setattr(writing, "_sync", put)
-    assert ("mine.txt in it is not the report's" if there else "is no report") in refused_report(
+    assert ("mine.txt in it is not the report's" if there else "is not a report") in refused_report(
         sweep.path
     )
     assert (target / "mine.txt").read_text() == "mine"

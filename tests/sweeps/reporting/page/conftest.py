@@ -7,8 +7,7 @@ import types
 
 import pytest
 
-from core_tuning.sweeps.reporting.frames import Line, make_part, runs_frame
-from core_tuning.sweeps.reporting.model import Finding, Report
+from core_tuning.sweeps.reporting.results import Finding, Line, Report, make_part
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +31,7 @@ def part(values, *, name="", command="finetune", axes=None, rows=("",), paper=No
          "value": value}
         for key in keys for seed, value in enumerate(values.get(key, []))
     ]  # fmt: skip
-    return make_part(name, command, tuple(axes), lines, runs_frame(runs, tuple(axes)))
+    return make_part(name, command, tuple(axes), lines, runs)
 
 
 def report(*parts, **changes):

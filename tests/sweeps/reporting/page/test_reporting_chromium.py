@@ -8,7 +8,9 @@ import shutil
 
 import pytest
 
-from core_tuning.sweeps.reporting.page import write_page
+from core_tuning.report.page import write_html
+from core_tuning.sweeps.reporting.page import page_of
+from core_tuning.sweeps.reporting.views import draw_parts
 
 BROWSERS = ("chromium", "chromium-browser")
 # Of every figure and table: its kind, whether it shows, and whether it is inside of the page.
@@ -56,7 +58,8 @@ def browser():
 @pytest.fixture
 def opened(browser, every_kind, tmp_path):
     """The page of a report with every kind of figure, opened from disk at a width in pixels."""
-    write_page(every_kind, tmp_path / "sweep", tmp_path, tsne=False)
+    figures = draw_parts(every_kind.parts, tmp_path / "figures", "mine")
+    write_html(page_of(every_kind, figures), tmp_path / "report.html")
 
     def open_at(width):
         for log in ("browser", "performance"):

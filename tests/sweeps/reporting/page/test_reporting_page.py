@@ -5,20 +5,22 @@ from __future__ import annotations
 import base64
 import math
 import re
+import subprocess
+import sys
 
 import pytest
 
-from core_tuning.sweeps.reporting.figures import write_figures
-from core_tuning.sweeps.reporting.page import report_page, two_lines, write_page
-from core_tuning.sweeps.reporting.writing import write_report
+from core_tuning.report.page import html, markdown
+from core_tuning.sweeps.reporting.page import page_of
+from core_tuning.sweeps.reporting.report import write_report
+from core_tuning.sweeps.reporting.views import cell_text, draw_parts
 
 HOSTILE = "<script>alert('a')</script> & \"b\" http://example.org"
 
 
 @pytest.fixture
 def page(every_kind, tmp_path):
-    write_page(every_kind, tmp_path / "sweep", tmp_path, tsne=False)
-    return (tmp_path / "report.html").read_text()
+    return html(page_of(every_kind, draw_parts(every_kind.parts, tmp_path / "figures", "mine")))
 
 
 def test_the_page_is_whole_and_refers_to_nothing(page, every_kind):
@@ -53,7 +55,7 @@ def test_every_text_is_shown_as_it_is(made_up, tmp_path):
         part, title=HOSTILE, command=HOSTILE, notes=(HOSTILE,), environment={HOSTILE: HOSTILE},
         findings=(made_up.finding(HOSTILE, HOSTILE, HOSTILE),),
     )  # fmt: skip
-    page = report_page(report, write_figures(report, tmp_path))
+    page = html(page_of(report, draw_parts(report.parts, tmp_path, "mine")))
     assert "<script" not in page
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert page.count("&lt;script&gt;") >= 10
@@ -77,23 +79,35 @@ def cell(mean, interval, n, expected, paper=math.nan, error=math.nan):
     ],
 )
 def test_a_cell_has_interval_runs_paper_and_difference(given, shown):
-    assert two_lines(given) == shown
+    assert cell_text(given) == shown
 
 
 def test_tables_put_the_paper_s_number_below(page):
     assert re.search(r"<td>70\.25 ± 0\.62 \(3\)\npaper 72\.25, -2\.00</td>", page)
 
 
-def test_without_maps_torch_is_not_needed(made_up, tmp_path, monkeypatch):
+def test_markdown_links_the_figures(every_kind, tmp_path):
+    figures = draw_parts(every_kind.parts, tmp_path / "figures", "mine")
+    text = markdown(page_of(every_kind, figures), tmp_path)
+    links = re.findall(r"\]\((figures/[^)]*)\)", text)
+    assert len(links) == 6
+    assert all((tmp_path / link).is_file() for link in links)
+
+
+def test_without_maps_torch_is_not_needed():
     """A report of tables and plain figures takes no seconds to import what it does not use."""
-    monkeypatch.setitem(__import__("sys").modules, "core_tuning.sweeps.reporting.tsne", None)
-    part = made_up.part({("CE", "", "accuracy"): [50.0]}, rows=("CE",))
-    write_page(made_up.report(part), tmp_path / "sweep", tmp_path, tsne=False)
-    assert "t-SNE" not in (tmp_path / "report.html").read_text()
+    program = (
+        "import sys, core_tuning.sweeps.reporting.page, core_tuning.sweeps.reporting.report\n"
+        "print('torch' in sys.modules, 'sklearn' in sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == ["False", "False"]
 
 
 def test_the_guide_says_what_the_paper_s_means_are(page):
-    assert "the mean of the paper&#x27;s numbers in them" in page
+    assert "the mean of the paper&#39;s numbers in them" in page
 
 
 def test_no_cell_is_a_formula_to_a_spreadsheet(made_up, tmp_path):

@@ -11,9 +11,10 @@ import pytest
 
 from core_tuning.cli import main
 from core_tuning.errors import UserError
-from core_tuning.sweeps.reporting import tsne
-from core_tuning.sweeps.reporting.page import write_page
-from core_tuning.sweeps.reporting.tsne import choose_runs, draw_features
+from core_tuning.report.page import html
+from core_tuning.sweeps.reporting import features
+from core_tuning.sweeps.reporting.features import choose_runs, draw_features
+from core_tuning.sweeps.reporting.page import draw_figures, page_of
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +28,14 @@ def sweep_folder(tmp_path_factory):
     return folder
 
 
+def page_with_maps(report, sweep, folder):
+    return html(page_of(report, draw_figures(report, sweep / "runs", folder / "figures")))
+
+
 @pytest.fixture
 def few_images(monkeypatch):
     """As t-SNE of all of them would take its time."""
-    monkeypatch.setattr(tsne, "MOST_IMAGES", 40)
+    monkeypatch.setattr(features, "MOST_IMAGES", 40)
 
 
 @pytest.fixture
@@ -56,14 +61,13 @@ def test_maps_are_of_the_same_images(sweep_folder, one_part, few_images, drawn, 
 
 
 def test_the_page_has_the_maps(sweep_folder, one_part, few_images, made_up, tmp_path):
-    write_page(made_up.report(one_part), sweep_folder, tmp_path)
+    page = page_with_maps(made_up.report(one_part), sweep_folder, tmp_path)
     assert (tmp_path / "figures" / "1-ablation-tsne.png").is_file()
-    assert "t-SNE of the features of 40 test images" in (tmp_path / "report.html").read_text()
+    assert "t-SNE of the features of 40 test images" in page
 
 
 def test_the_page_says_why_there_are_none(one_part, made_up, tmp_path):
-    write_page(made_up.report(one_part), tmp_path / "sweep", tmp_path)
-    page = (tmp_path / "report.html").read_text()
+    page = page_with_maps(made_up.report(one_part), tmp_path / "sweep", tmp_path)
     assert "No t-SNE maps: " in page
     assert "config.json" in page
 
@@ -124,8 +128,7 @@ def test_a_configuration_that_lacks_something_is_said(sweep_folder, one_part, ma
     path = runs / "id-CE-0" / "config.json"
     contents = json.loads(path.read_text())
     path.write_text(json.dumps({**contents, "config": {"dataset": "emoji_domains"}}))
-    write_page(made_up.report(one_part), tmp_path / "sweep", tmp_path)
-    page = (tmp_path / "report.html").read_text()
+    page = page_with_maps(made_up.report(one_part), tmp_path / "sweep", tmp_path)
     assert "No t-SNE maps: " in page
     assert "config.json is damaged (it lacks data_dir, encoder, normalisation" in page
 
@@ -136,7 +139,6 @@ def test_what_cannot_be_read_is_not_a_full_disk(
     def unreadable(*arguments, **options):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "images.zip")
 
-    monkeypatch.setattr(tsne, "load_splits", unreadable)
-    write_page(made_up.report(one_part), sweep_folder, tmp_path)
-    page = (tmp_path / "report.html").read_text()
+    monkeypatch.setattr(features, "load_splits", unreadable)
+    page = page_with_maps(made_up.report(one_part), sweep_folder, tmp_path)
     assert "No t-SNE maps: images.zip cannot be read (Permission denied)." in page

@@ -6,36 +6,32 @@ import argparse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from sklearn.manifold import TSNE
 from torch import nn
 
 from core_tuning.data import SeededTransform, build_transforms, load_splits
 from core_tuning.data.images import LabelledImages
 from core_tuning.data.loading import evaluation_loader, load_batches
 from core_tuning.errors import UserError
+from core_tuning.report.figures import save_embeddings, tsne
+from core_tuning.report.page import Figure
 from core_tuning.training import RunFolder
 from core_tuning.training.build import build_image_encoder
 from core_tuning.training.exported import load_model
 from core_tuning.training.settings import choose_device
 
-from .drawings import Drawing, listed
-from .old_figures import save_embeddings
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from .model import PartReport
+from .results import PartReport
+from .views import listed
 
 # More panels, classes and images than these are neither told apart nor worth their seconds.
 MOST_ROWS = 5
 MOST_CLASSES = 10
 MOST_IMAGES = 500
 BEFORE = "before fine-tuning"
-PERPLEXITY = 30.0
 BATCH = 100
 # Of a run's configuration.
 _NEEDED = frozenset(
@@ -43,7 +39,7 @@ _NEEDED = frozenset(
 )
 
 
-def draw_features(part: PartReport, runs: Path, path: Path) -> Drawing:
+def draw_features(part: PartReport, runs: Path, path: Path) -> Figure:
     """Draw t-SNE maps of test images: before fine-tuning, and by a model of each row.
 
     The models are of the first value of the other axes that has finished runs, of the seed that
@@ -88,7 +84,7 @@ def draw_features(part: PartReport, runs: Path, path: Path) -> Drawing:
         "clusters and their sizes mean nothing in t-SNE, and one seed shows no difference between "
         f"methods.{without}"
     )
-    return Drawing(path, f"{what}: {listed(list(panels))}", caption)
+    return Figure(path, f"{what}: {listed(list(panels))}", caption)
 
 
 @contextmanager
@@ -154,5 +150,4 @@ def _map(encoder: nn.Module, images: SeededTransform, device: torch.device) -> n
     encoder.to(device).eval()
     loader = evaluation_loader(images, BATCH, workers=0)
     features = torch.cat([encoder(batch.to(device)).cpu() for batch, _ in load_batches(loader)])
-    perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features.numpy())
+    return tsne(features.numpy())
