@@ -30,20 +30,8 @@ _DEFINITIONS = ("table08", "table13", "emoji")
 _TARGET = "target"
 _EMBEDDED = "EmojiDomains"
 _OURS = ("CETuning", "CECon", "CoreTuning")
-
-
-class _DataSet(NamedTuple):
-    """What is in a folder of DomainBed's runs, of one data set.
-
-    Attributes:
-        finished: method -> records of its finished runs.
-        trials: (method, target) -> trial seeds of all runs, finished or not.
-        domains: number of its domains, in a list of one.
-    """
-
-    finished: dict[str, list[Record]]
-    trials: dict[tuple[str, int], set[int]]
-    domains: list[int]
+# A line of results.jsonl, and whether its run is finished.
+_Found = tuple[Record, bool]
 
 
 class _Paper(NamedTuple):
@@ -71,7 +59,7 @@ def read_domainbed(path: Path, command: str, warn: Callable[[str], None] | None 
         )
     folders = [path, *sorted(each for each in path.iterdir() if each.is_dir())]
     folders = [each for each in folders if (each / RESULTS).is_file()]
-    sets: dict[str, _DataSet] = defaultdict(lambda: _DataSet({}, {}, [0]))
+    sets: dict[str, list[_Found]] = defaultdict(list)
     damaged, done = {}, 0
     for folder in folders:
         records, skipped = read_records(folder / RESULTS)
@@ -80,10 +68,10 @@ def read_domainbed(path: Path, command: str, warn: Callable[[str], None] | None 
         is_done = (folder / "done").exists()
         done += is_done
         for record in records:
-            _count(sets[record["args"]["dataset"]], record, is_done)
+            sets[record["args"]["dataset"]].append((record, is_done))
     # First those with finished runs.
-    names = sorted(sets, key=lambda name: not sets[name].finished)
-    if not names or not sets[names[0]].finished:
+    names = sorted(sets, key=lambda name: not any(is_done for _, is_done in sets[name]))
+    if not names or not any(is_done for _, is_done in sets[names[0]]):
         raise UserError(
             f"No run in {path} is finished and whole ({len(folders)} have a {RESULTS}, {done} of "
             "them a file 'done'): name the folder that DomainBed's sweep has as --output_dir."
@@ -107,16 +95,6 @@ def read_domainbed(path: Path, command: str, warn: Callable[[str], None] | None 
     )
 
 
-def _count(found: _DataSet, record: Record, is_done: bool) -> None:
-    args, method = record["args"], method_of(record)
-    if len(args["test_envs"]) == 1:
-        trials = found.trials.setdefault((method, args["test_envs"][0]), set())
-        trials.add(args["trial_seed"])
-    found.domains[0] = sum(name.endswith("_out_acc") for name in record)
-    if is_done:
-        found.finished.setdefault(method, []).append(record)
-
-
 def method_of(record: Mapping[str, Any]) -> str:
     """A run's algorithm, and the variant of its loss where it is not the default."""
     variant = record["hparams"].get("variant", "equations")
@@ -124,21 +102,27 @@ def method_of(record: Mapping[str, Any]) -> str:
     return name if variant == "equations" else f"{name}, {variant}"
 
 
-def _part(dataset: str, found: _DataSet, paper: _Paper) -> PartReport:
-    names = {
-        target: paper.names.get((dataset, target), f"domain {target}")
-        for target in range(found.domains[0])
-    }
-    lines, values = [], []
+def _part(dataset: str, found: Sequence[_Found], paper: _Paper) -> PartReport:
+    finished: dict[str, list[Record]] = {}
     # A method whose runs all are unfinished is shown as missing.
-    methods = dict.fromkeys([*found.finished, *(method for method, _ in found.trials)])
-    for method in sorted(methods, key=_order):
-        for target, name in names.items():
-            expected = len(found.trials.get((method, target), ()))
+    trials: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for record, is_done in found:
+        args, method = record["args"], method_of(record)
+        finished.setdefault(method, [])
+        if is_done:
+            finished[method].append(record)
+        if len(args["test_envs"]) == 1:
+            trials[method, args["test_envs"][0]].add(args["trial_seed"])
+    domains = max(sum(name.endswith("_out_acc") for name in record) for record, _ in found)
+    names = [paper.names.get((dataset, i), f"domain {i}") for i in range(domains)]
+    lines, values = [], []
+    for method, records in sorted(finished.items(), key=lambda each: _order(each[0])):
+        for target, name in enumerate(names):
+            expected = len(trials[method, target])
             value = paper.values.get((method, dataset, target))
             lines += [Line((method, name), rule, ACCURACY, expected, value) for rule in RULES]
         for rule_name, rule in RULES.items():
-            for cell, chosen in select(found.finished.get(method, []), rule).items():
+            for cell, chosen in select(records, rule).items():
                 values.append(
                     {"id": Path(chosen.folder).name, "seed": cell.trial_seed, ROW: method,
                      _TARGET: names[cell.target], MEASURE: rule_name, "quantity": ACCURACY,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from core_tuning.report.summary import summarise
 
-from ..claims import ACCURACY, ATTACKS, CLEAN, Claim
+from ..claims import ACCURACY, CLEAN, Claim
 from ..folder import SweepFolder
 from ..reading import ROW, Part
 from .results import (
@@ -19,8 +18,7 @@ from .results import (
     Finding,
     PartReport,
     Reading,
-    attacks_of,
-    is_on_validation,
+    last_attack,
     over_axes,
 )
 
@@ -106,60 +104,32 @@ def chosen_by_validation(folder: SweepFolder, part: Part, reading: Reading) -> l
     """
     if not part.grid or not reading.values:
         return []
-    read = _robust if part.command == "robust" else _accuracies
-    results = read(folder, reading)
-    if not results:
+    validation = {id: (measure, value) for id, measure, quantity, value in reading.values
+                  if quantity == VALIDATION}  # fmt: skip
+    if not validation:
         prefix = f"{part.name}: " if part.name else ""
         return [f"{prefix}Validation chooses nothing: no run was measured on validation images."]
+    test = {(id, measure): value for id, measure, quantity, value in reading.values
+            if quantity == ACCURACY}  # fmt: skip
     lines = []
     fixed = [axis for axis in part.axes if axis not in part.grid]
-    for id, (validation, test) in results.items():
+    for id, (measure, value) in validation.items():
         run = folder.runs[id]
         own, tried = (
             ", ".join(filter(None, (name_value(axis, run.cell[axis]) for axis in axes)))
             for axes in (fixed, part.grid)
         )
-        lines.append((own, tried, run.seed, validation, test))
+        lines.append((own, tried, run.seed, value, test.get((id, measure))))
     frame = pd.DataFrame(lines, columns=["own", "tried", "seed", "validation", "test"])
-    words = _words(folder, part, reading)
+    last = quantity_name(last_attack(run)) if part.command == "robust" else ""
+    words = {
+        "finetune": ("% on validation images", "% on test images"),
+        "robust": (f"% {last} on validation images", ""),
+    }.get(part.command, ("% on validation images of the source domains", "% on the target domain"))
     return [
         _sentence(", ".join(filter(None, (part.name, str(own)))), found, words)
         for own, found in frame.groupby("own", sort=False)
     ]
-
-
-def _accuracies(folder: SweepFolder, reading: Reading) -> dict[str, tuple[float, float | None]]:
-    """Of each run the accuracy on validation images, and on test images."""
-    test = {(id, measure): value for id, measure, name, value in reading.values if name == ACCURACY}
-    return {
-        id: (value, test[id, measure])
-        for id, measure, name, value in reading.values
-        if name == VALIDATION
-    }
-
-
-def _robust(folder: SweepFolder, reading: Reading) -> dict[str, tuple[float, float | None]]:
-    """Test images are not looked at where validation is to choose."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for id, _, quantity, value in reading.values:
-        if is_on_validation(folder.runs[id]) and quantity == _last_attack(folder, id):
-            values[id].append(value)
-    return {id: (sum(own) / len(own), None) for id, own in values.items()}
-
-
-def _last_attack(folder: SweepFolder, id: str) -> str:
-    name = attacks_of(folder.runs[id])[-1]
-    return ATTACKS.get(name, name)
-
-
-def _words(folder: SweepFolder, part: Part, reading: Reading) -> tuple[str, str]:
-    """What the two accuracies of a run are, after their numbers."""
-    if part.command == "robust":
-        last = quantity_name(_last_attack(folder, reading.values[0].id))
-        return f"% {last} on validation images", ""
-    if part.command == "finetune":
-        return "% on validation images", "% on test images"
-    return "% on validation images of the source domains", "% on the target domain"
 
 
 def _sentence(where: str, found: pd.DataFrame, words: tuple[str, str]) -> str:

@@ -127,30 +127,16 @@ def check_target(target: Path, name: str) -> None:
         return
     if not target.is_dir():
         raise UserError(f"{target} is a file, not a folder: name another with --to.")
-    there = _files(target)
-    if not there:
-        return
     try:
         mark = json.loads((target / MARK).read_bytes())
-        own = mark["made_by"] == _MADE_BY and set(mark["files"])
-        of = mark["name"]
+        own = mark["files"] if (mark["made_by"], mark["name"]) == (_MADE_BY, name) else []
     except (OSError, ValueError, KeyError, TypeError):
-        own, of = None, ""
-    if not own:
-        raise UserError(
-            f"The folder {target} is not empty and is not a report (its {MARK} is missing or "
-            "another program's): name another with --to."
-        )
-    if of != name:
-        raise UserError(
-            f"The report in {target} is of another sweep, '{of}' and not '{name}': delete it, or "
-            "name another folder with --to."
-        )
-    for file in there:
+        own = []
+    for file in _files(target):
         if file not in own:
             raise UserError(
-                f"The report in {target} is not replaced, as {file} in it is not the report's: "
-                "move it elsewhere, or name another folder with --to."
+                f"{target} is not replaced, as {file} in it is not of an earlier report of "
+                f"'{name}': move it elsewhere, or name another folder with --to."
             )
 
 

@@ -24,7 +24,7 @@ from ..reading import ROW, Part
 
 MEASURE = "measure"
 RESULTS = "results.jsonl"
-# Chooses among the values of a grid; no table shows it.
+# Chooses among the values of a grid, and no table shows it: a run has one at most.
 VALIDATION = "validation accuracy"
 LEAVE_ONE_OUT = next(name for name, rule in RULES.items() if rule is leave_one_domain_out)
 # Commands whose runs leave a domain out, and are read by DomainBed's rules.
@@ -322,6 +322,10 @@ def _robust(run: Run, report: Any) -> list[Measured]:
     found = [Measured(run.id, *key, value) for key, value in values.items()]
     if not found:
         raise ValueError("no rows")
+    # Test images are not looked at where validation is to choose.
+    last = [value for (_, quantity), value in values.items() if quantity == last_attack(run)]
+    if is_on_validation(run) and last:
+        found.append(Measured(run.id, "", VALIDATION, sum(last) / len(last)))
     return found
 
 
@@ -341,6 +345,12 @@ def budgets_of(run: Run) -> list[tuple[str, str]]:
 def attacks_of(run: Run) -> Sequence[str]:
     """The attacks that a run of robust asks for, in its evaluation's words."""
     return options_of(run, -1).get("attacks") or DEFAULT_ATTACKS
+
+
+def last_attack(run: Run) -> str:
+    """The quantity that a grid of runs of robust is chosen by, on validation images."""
+    name = attacks_of(run)[-1]
+    return ATTACKS.get(name, name)
 
 
 def is_on_validation(run: Run) -> bool:

@@ -99,18 +99,16 @@ class View:
         """Values of an axis, or names of the columns, in the definition's order."""
         return list(dict.fromkeys(self.cells[axis]))
 
-    def marks(self) -> dict[tuple[str, str], Mark]:
-        """What figures draw of each (row, column)."""
-        grouped = self.values.groupby([self.rows, "column"])["value"]
-        runs = {key: values.tolist() for key, values in grouped}
-        return {
-            (key := (cell[self.rows], cell["column"])): Mark(runs.get(key, ()), _paper(cell))
-            for cell in self.cells.to_dict("records")
-        }
 
-
-def _paper(cell: Mapping[Any, Any]) -> float | None:
-    return None if math.isnan(cell["paper"]) else cell["paper"]
+def _marks(
+    cells: pd.DataFrame, values: pd.DataFrame, keys: Sequence[str]
+) -> dict[tuple[str, ...], Mark]:
+    """What figures draw of each cell, by its value of each key."""
+    runs = {key: own.tolist() for key, own in values.groupby(list(keys))["value"]}
+    papers = zip(cells[list(keys)].itertuples(index=False, name=None), cells["paper"], strict=True)
+    return {
+        key: Mark(runs.get(key, ()), None if math.isnan(paper) else paper) for key, paper in papers
+    }
 
 
 def views_of(part: PartReport) -> list[View]:
@@ -328,7 +326,7 @@ def _axis(axis: str) -> str:
 
 
 def _points(view: View, path: Path) -> Figure:
-    marks = view.marks()
+    marks = _marks(view.cells, view.values, [view.rows, "column"])
     rows, columns = view.names(view.rows), view.names("column")
     groups = {
         column: {row: marks[row, column] for row in rows if (row, column) in marks}
@@ -347,7 +345,8 @@ def _heat_maps(view: View, axes: Sequence[str], stem: Path) -> Iterator[Figure]:
     for number, (row, cells) in enumerate(view.cells.groupby(ROW, sort=False)):
         if not cells["n"].any():
             continue
-        cells = cells.assign(text=[_map_text(cell) for cell in cells.to_dict("records")])
+        words = [re.sub(" (?=[±(])", "\n", cell_text(cell)) for cell in cells.to_dict("records")]
+        cells = cells.assign(text=words)
         means, texts = (
             cells.pivot(index=y_axis, columns=x_axis, values=name).reindex(index=ys, columns=xs)
             for name in ("mean", "text")
@@ -363,29 +362,16 @@ def _heat_maps(view: View, axes: Sequence[str], stem: Path) -> Iterator[Figure]:
         yield _figure(replace(view, cells=cells), path, shown, [*ys, *xs], CELLS)
 
 
-def _map_text(cell: Mapping[Any, Any]) -> str:
-    """Lines for a cell of a heat map."""
-    n, expected = cell["n"], cell["expected"]
-    if not n:
-        return MISSING
-    runs = f"n = {n}" if n == expected else f"n = {n} of {expected}"
-    lines = [f"{cell['mean']:.2f}", _number("± ", cell["interval"]), runs,
-             _number("paper ", cell["paper"])]  # fmt: skip
-    return "\n".join(filter(None, lines))
-
-
 def _lines(view: View, axis: str, path: Path) -> Figure:
     """A panel for each word before the numbers, such as "dim" and "depth"."""
-    grouped = view.values.groupby([ROW, axis])["value"]
-    runs = {key: values.tolist() for key, values in grouped}
+    marks = _marks(view.cells, view.values, [ROW, axis])
     panels = []
     for word, places in (numbers(view.names(axis)) or {}).items():
-        numbered = {name: (x, name.removeprefix(word).strip()) for x, name in places}
         lines: dict[str, dict[Place, Mark]] = {}
-        for cell in view.cells.to_dict("records"):
-            if cell[axis] in numbered:
-                mark = Mark(runs.get((cell[ROW], cell[axis]), ()), _paper(cell))
-                lines.setdefault(cell[ROW], {})[numbered[cell[axis]]] = mark
+        for row, (x, name) in itertools.product(view.names(ROW), places):
+            if (row, name) in marks:
+                place = x, name.removeprefix(word).strip()
+                lines.setdefault(row, {})[place] = marks[row, name]
         panels.append(Panel(_axis(word or axis), view.label, lines))
     save_lines([panels], path)
     what = f"{view.label}, by {', and by '.join(panel.xlabel for panel in panels)}"
@@ -425,15 +411,14 @@ def _draw_budgets(parts: Sequence[PartReport], stem: Path, figures: PartFigures)
     for part in parts:
         others = [a for a in part.axes if not (part.cells[a] == part.cells[MEASURE]).all()]
         keys = [ROW, *part.axes, MEASURE, "quantity"]
-        runs = {key: values.tolist() for key, values in part.values.groupby(keys)["value"]}
-        for cell in part.cells.to_dict("records"):
+        for key, mark in _marks(part.cells, part.values, keys).items():
+            cell = dict(zip(keys, key, strict=True))
             norm, eps, written = read_budget(cell[MEASURE])
             where = ", ".join(name_value(axis, cell[axis]) for axis in others)
             panels = grids.setdefault(where, {})
             lines = panels.setdefault((cell["quantity"], norm), {})
             # Where two parts have the same row, with the name of the part.
             row = cell[ROW] if rows.count(cell[ROW]) == 1 else f"{cell[ROW]} ({part.name})"
-            mark = Mark(runs.get(tuple(cell[key] for key in keys), ()), _paper(cell))
             lines.setdefault(row, {})[eps, written] = mark
     for number, (where, panels) in enumerate(grids.items()):
         what = f"accuracy against eps{f' of {where}' if where else ''}"

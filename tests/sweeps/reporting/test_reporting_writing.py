@@ -17,15 +17,17 @@ def test_nothing_else_is_overwritten(sweep, tmp_path, report, contents, refused_
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "notes.md").write_text("mine")
-    assert "is not empty and is not a report" in refused_report(sweep.path, "--to", mine)
+    assert "as notes.md in it is not of an earlier report of 'table23'" in refused_report(
+        sweep.path, "--to", mine
+    )
     assert contents(mine) == {"notes.md": b"mine"}
     assert "is a file, not a folder" in refused_report(sweep.path, "--to", mine / "notes.md")
-    assert "is not empty and is not a report" in refused_report(sweep.path, "--to", sweep.path)
+    assert "in it is not of an earlier report" in refused_report(sweep.path, "--to", sweep.path)
     # A file that a reader has put into a report is the reader's.
     assert report(sweep) == 0
     (sweep.path / "report" / "notes.md").write_text("mine")
     error = refused_report(sweep.path)
-    assert "is not replaced, as notes.md in it is not the report's" in error
+    assert "is not replaced, as notes.md in it is not of an earlier report" in error
     assert (sweep.path / "report" / "notes.md").read_text() == "mine"
 
 
@@ -144,7 +146,7 @@ def test_a_report_of_another_sweep_is_kept(sweep, tmp_path, filled, report, cont
     other = filled(tmp_path / "other", "table24")
     error = refused("sweep", "report", "table24", "--output", other.path, "--no-page", "--to",
                     tmp_path / "out")  # fmt: skip
-    assert "is of another sweep, 'table23' and not 'table24': delete it, or name another" in error
+    assert "in it is not of an earlier report of 'table24'" in error
     assert contents(tmp_path / "out") == before
 
 
@@ -162,8 +164,6 @@ def test_a_file_that_is_put_there_meanwhile_is_kept(
         real(folder)
 
     monkeypatch.setattr(writing, "_sync", put)
-    assert ("mine.txt in it is not the report's" if there else "is not a report") in refused_report(
-        sweep.path
-    )
+    assert "mine.txt in it is not of an earlier report" in refused_report(sweep.path)
     assert (target / "mine.txt").read_text() == "mine"
     assert not any(path.name.startswith(".") for path in sweep.path.iterdir())

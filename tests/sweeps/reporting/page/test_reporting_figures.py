@@ -116,7 +116,7 @@ def test_a_heat_map_prints_value_interval_and_n(made_up, drawn, tmp_path):
     assert np.array_equal(shown, [[62, math.nan], [70, 71]], equal_nan=True)
     half = STUDENT * math.sqrt(7 / 3)
     assert texts(axes) == [
-        f"62.00\n± {half:.2f}\nn = 3", "missing", "70.00\nn = 1 of 3", "71.00\n± 0.00\nn = 3",
+        f"62.00\n± {half:.2f}\n(3)", "missing\n(0 of 3)", "70.00\n(1 of 3)", "71.00\n± 0.00\n(3)",
     ]  # fmt: skip
     (hatched,) = axes.patches
     assert hatched.get_hatch()
