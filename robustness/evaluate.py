@@ -15,7 +15,15 @@ from core_tuning.errors import UserError
 from .evaluate_options import DEFAULT_N, HARMLESS, parse
 
 # What an evaluation writes.
-FILES = ("rows.jsonl", ".row.json", "masking.jsonl", "report.json", "report.md", "figures/*.png")
+FILES = (
+    "rows.jsonl",
+    ".row.json",
+    "masking.jsonl",
+    "report.json",
+    "report.md",
+    "report.html",
+    "figures/*.png",
+)
 # The masking checks cost about as much as a row each: so many images show what they look for.
 MASKING_IMAGES = 200
 EXAMPLES = 6

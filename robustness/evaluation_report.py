@@ -96,7 +96,7 @@ def finish(
     *,
     examples: int,
 ) -> None:
-    """Write report.json, report.md and the figures, and print the table."""
+    """Write report.json, report.html, report.md and the figures, and print the table."""
     from .report import write_report
 
     for found in masking:
@@ -122,7 +122,7 @@ def finish(
     write_report(folder, report, examples=_examples(evaluation, view, examples))
     for line in lines(report):
         print(line)
-    print(f"see {folder.path}/report.md, report.json, rows.jsonl and figures/")
+    print(f"see {folder.path}/report.html, report.md, report.json, rows.jsonl and figures/")
 
 
 def _examples(evaluation: Any, view: EvaluationView, count: int) -> dict[str, Any] | None:

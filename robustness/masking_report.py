@@ -1,13 +1,16 @@
-"""The part of report.md that says whether the gradients, and so the accuracies, can be trusted."""
+"""The part of a report that says whether the gradients, and so the accuracies, can be trusted."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from core_tuning.report.tables import Table, markdown
+from core_tuning.report.page import Block, Figure, Section
+from core_tuning.report.tables import Table
 
 from .budgets import describe_eps
+from .figures import save_masking
 from .masking_checks import row_checks
 
 MEANINGS = {
@@ -62,24 +65,25 @@ def masking_groups(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return groups
 
 
-def masking_section(groups: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the section of the masking checks, in parts."""
-    parts = ["## Gradient masking"]
-    if not groups:
-        return [*parts, verdict([])]
+def masking_section(groups: Sequence[Mapping[str, Any]], figures: Path) -> Section:
+    """Draw the masking checks into a folder, and return the section about them."""
+    blocks: list[Block] = []
     for number, group in enumerate(groups):
+        path = figures / ("masking.png" if number == 0 else f"masking_{number + 1}.png")
+        save_masking(group["checks"], path)
         rows = [
-            (_sign(check), check["title"], check["value"], check["expected"])
+            (check["title"], _sign(check), check["value"], check["expected"])
             for check in group["checks"]
         ]
-        parts += [
+        header = ("what a sound evaluation shows", "", "found", "no flag for")
+        blocks += [
             place(group) + verdict(group["checks"]),
-            markdown(Table(("", "what a sound evaluation shows", "found", "no flag for"), rows)),
-            f"![Masking checks](figures/{masking_figure(number)})",
+            Table(header, rows),
+            Figure(path, "Masking checks", ""),
         ]
     shown = {check["name"]: check["title"] for group in groups for check in group["checks"]}
-    meanings = [f"- {title}: {MEANINGS[name]}" for name, title in shown.items()]
-    return [*parts, "What each check means:", "\n".join(meanings)]
+    meanings = {f"{title}:": MEANINGS[name] for name, title in shown.items()}
+    return Section("Gradient masking", [*blocks, meanings] if groups else [verdict([])])
 
 
 def place(group: Mapping[str, Any]) -> str:
@@ -94,8 +98,3 @@ def _sign(check: Mapping[str, Any]) -> str:
     if not check["points"]:
         return "not run"
     return "FLAG" if check["flagged"] else "ok"
-
-
-def masking_figure(number: int) -> str:
-    """Name the figure of the group of that number."""
-    return "masking.png" if number == 0 else f"masking_{number + 1}.png"

@@ -1,25 +1,27 @@
-"""report.md: what an evaluation measured, for who was not there, and its figures."""
+"""report.html and report.md: what an evaluation measured, for who was not there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core_tuning.report.tables import Table, facts, markdown
+from core_tuning.report.page import Block, Figure, Page, Section, markdown, write_html
+from core_tuning.report.tables import Table, facts
 from core_tuning.training.folder import RunFolder, write_atomically
 
 from .budgets import describe_eps
-from .figures import save_examples, save_masking, save_robust_accuracy
-from .masking_report import masking_figure, masking_groups, masking_section, place, verdict
+from .figures import save_examples, save_robust_accuracy
+from .masking_report import masking_groups, masking_section, place, verdict
 from .probe import describe_randomness
 
 
 def write_report(
     folder: RunFolder, report: Mapping[str, Any], *, examples: Mapping[str, Any] | None = None
 ) -> None:
-    """Write report.md and figures/*.png.
+    """Write report.html, report.md and figures/*.png.
 
     Args:
         folder: takes the files.
@@ -35,39 +37,23 @@ def write_report(
     """
     groups = masking_groups(report)
     figures = folder.path / "figures"
-    if report["rows"]:
-        save_robust_accuracy(report["rows"], report["clean"], figures / "robust_accuracy.png")
-    for number, group in enumerate(groups):
-        save_masking(group["checks"], figures / masking_figure(number))
-    if examples is not None:
-        save_examples(
-            np.asarray(examples["clean"]), np.asarray(examples["adversarial"]),
-            examples["titles"], _examples_eps(examples), figures / "examples.png",
-        )  # fmt: skip
-    parts = [
-        f"# Robustness of {report['subject'].get('name', 'a model')}",
-        *_randomness(report),
-        *_summary(report, groups),
-        *_accuracy_section(report),
-        *masking_section(groups),
-        *_examples_section(examples),
-        *_reading_section(report),
-        "## What was measured on what",
-        *(
-            part
-            for title in ("subject", "data", "environment")
-            for part in (f"### {title.capitalize()}", markdown(facts(report[title])))
-        ),
-    ]
-    write_atomically(folder.path / "report.md", ("\n\n".join(parts) + "\n").encode())
-
-
-def _randomness(report: Mapping[str, Any]) -> list[str]:
     found = report.get("randomness", {})
-    return [f"**{describe_randomness(found)}**"] if found.get("is_randomised") else []
+    opening = [describe_randomness(found)] if found.get("is_randomised") else []
+    sections = [
+        _accuracy(report, figures),
+        masking_section(groups, figures),
+        *([] if examples is None else [_examples(examples, figures)]),
+        Section("How to read this", [_reading(report)]),
+        *(Section(name.capitalize(), [facts(report[name])])
+          for name in ("subject", "data", "environment")),
+    ]  # fmt: skip
+    title = f"Robustness of {report['subject'].get('name', 'a model')}"
+    page = Page(title, "", sections, [*opening, *_summary(report, groups)])
+    write_atomically(folder.path / "report.md", markdown(page, folder.path).encode())
+    write_html(page, folder.path / "report.html")
 
 
-def _summary(report: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[str]:
+def _summary(report: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[Block]:
     clean, rows = report["clean"], report["rows"]
     checks = [check for group in groups for check in group["checks"]]
     said = verdict(checks)
@@ -84,10 +70,10 @@ def _summary(report: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> 
     missing = _without_autoattack(rows)
     if missing:
         lines.append(
-            f"**AutoAttack was not run at {', '.join(missing)}: what PGD alone leaves is an upper "
-            "bound on robust accuracy.**"
+            f"AutoAttack was not run at {', '.join(missing)}: what PGD alone leaves is an upper "
+            "bound on robust accuracy."
         )
-    return [f"**{said}**", "\n".join(f"- {line}" for line in lines)]
+    return [said, lines]
 
 
 def _without_autoattack(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -97,7 +83,7 @@ def _without_autoattack(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             if (norm, text, space) not in strong]  # fmt: skip
 
 
-def _accuracy_section(report: Mapping[str, Any]) -> list[str]:
+def _accuracy(report: Mapping[str, Any], figures: Path) -> Section:
     header = ("attack", "norm", "eps", "pixels", "L2 at native resolution", "images", "right",
               "accuracy (%)", "95% interval", "zero gradients (%)")  # fmt: skip
     clean, rows = report["clean"], report["rows"]
@@ -110,14 +96,15 @@ def _accuracy_section(report: Mapping[str, Any]) -> list[str]:
                 *_figures(row), "" if zero is None else f"{100 * zero:.1f}",
             )
         )  # fmt: skip
-    parts = ["## Accuracy", markdown(Table(header, body))]
+    blocks: list[Block] = [Table(header, body)]
     if rows:
-        parts.append("![Robust accuracy against eps](figures/robust_accuracy.png)")
-        parts += _common_facts(rows)
+        path = figures / "robust_accuracy.png"
+        save_robust_accuracy(rows, clean, path)
+        blocks += [Figure(path, "Robust accuracy against eps", ""), *_common_facts(rows)]
     notes = dict.fromkeys(
         note for row in rows for note in (*row.get("notes", ()), *row.get("warnings", ()))
     )
-    return [*parts, *(f"Note: {note}" for note in notes)]
+    return Section("Accuracy", [*blocks, *(f"Note: {note}" for note in notes)])
 
 
 def _figures(counted: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -131,7 +118,7 @@ def _native_l2(row: Mapping[str, Any]) -> str:
     return f"{'≤ ' if row['norm'] == 'linf' else ''}{row['largest_l2_native']:.3g}"
 
 
-def _common_facts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _common_facts(rows: Sequence[Mapping[str, Any]]) -> list[Block]:
     """Say once what all rows state alike of how they came about."""
     names = ("split", "selection", "seed", "batch_size", "precision", "device", "input_size",
              "native_size", "versions")  # fmt: skip
@@ -140,17 +127,17 @@ def _common_facts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         for name in names
         if name in rows[0] and all(row.get(name) == rows[0][name] for row in rows)
     }
-    return ["In every row:", markdown(facts(same))] if same else []
+    return [facts(same, "In every row")] if same else []
 
 
-def _examples_section(examples: Mapping[str, Any] | None) -> list[str]:
-    if examples is None:
-        return []
-    return [
-        "## Adversarial images",
-        f"PGD-10 at {_examples_eps(examples)}; the difference is magnified as the figure states.",
-        "![Clean images, adversarial images, magnified difference](figures/examples.png)",
-    ]
+def _examples(examples: Mapping[str, Any], figures: Path) -> Section:
+    eps = _examples_eps(examples)
+    path = figures / "examples.png"
+    clean, adversarial = (np.asarray(examples[name]) for name in ("clean", "adversarial"))
+    save_examples(clean, adversarial, examples["titles"], eps, path)
+    said = f"PGD-10 at {eps}; the difference is magnified as the figure states."
+    description = "Clean images, adversarial images, magnified difference"
+    return Section("Adversarial images", [Figure(path, description, said)])
 
 
 def _examples_eps(examples: Mapping[str, Any]) -> str:
@@ -159,7 +146,7 @@ def _examples_eps(examples: Mapping[str, Any]) -> str:
     return f"{examples['norm']} eps {describe_eps(examples['norm'], examples['eps'])}"
 
 
-def _reading_section(report: Mapping[str, Any]) -> list[str]:
+def _reading(report: Mapping[str, Any]) -> list[str]:
     notes = [
         "An image counts as right under attack if it is right both without the attack and after "
         "it. Every accuracy is an upper bound: a stronger attack can only lower it.",
@@ -183,7 +170,7 @@ def _reading_section(report: Mapping[str, Any]) -> list[str]:
             "PGD-10 is the paper's protocol, for comparison with the paper; the strongest attack "
             "is the result."
         )
-    return ["## How to read this", "\n".join(f"- {note}" for note in notes)]
+    return notes
 
 
 def _budget(row: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from core_tuning.errors import UserError
 from core_tuning.selection import RULES, Record, select
 
@@ -123,12 +125,11 @@ def _part(dataset: str, found: Sequence[_Found], paper: _Paper) -> PartReport:
             lines += [Line((method, name), rule, ACCURACY, expected, value) for rule in RULES]
         for rule_name, rule in RULES.items():
             for cell, chosen in select(records, rule).items():
-                values.append(
-                    {"id": Path(chosen.folder).name, "seed": cell.trial_seed, ROW: method,
-                     _TARGET: names[cell.target], MEASURE: rule_name, "quantity": ACCURACY,
-                     "value": 100 * chosen.test}
-                )  # fmt: skip
-    return make_part(dataset, "domainbed", [_TARGET], lines, values)
+                where = (Path(chosen.folder).name, cell.trial_seed, method, names[cell.target])
+                values.append((*where, rule_name, ACCURACY, 100 * chosen.test))
+    columns = ["id", "seed", ROW, _TARGET, MEASURE, "quantity", "value"]
+    frame = pd.DataFrame(values, columns=columns)
+    return make_part(dataset, "domainbed", [_TARGET], lines, frame)
 
 
 def _order(method: str) -> tuple[int, str]:

@@ -154,20 +154,18 @@ def make_part(
     command: str,
     axes: Sequence[str],
     lines: Iterable[Line],
-    values: Iterable[Mapping[str, Any]],
+    values: pd.DataFrame,
 ) -> PartReport:
     """Summarise the values of a part's runs over seeds.
 
     Args:
         name, command, axes: see `PartReport`.
         lines: of the cells, in the order in which they are shown.
-        values: lines of the frame of this name in `PartReport`.
+        values: the frame of this name in `PartReport`.
     """
     keys = [ROW, *axes, *_CELL]
-    runs = pd.DataFrame(list(values), columns=["id", "seed", *keys, "value"])
-    if len(runs):
-        runs = runs.astype({"value": float, "seed": int})
-    grouped = runs.groupby(keys, sort=False)["value"]
+    values = values.astype({"value": float})
+    grouped = values.groupby(keys, sort=False)["value"]
     found = pd.DataFrame(
         {"mean": grouped.mean(), "standard_error": grouped.sem(), "n": grouped.size()}
     ).reset_index()
@@ -180,7 +178,7 @@ def make_part(
     cells["n"] = cells["n"].fillna(0).astype(int)
     cells["interval"] = cells["standard_error"] * cells["n"].map(interval_factor)
     cells["difference"] = cells["mean"] - cells["paper"]
-    return PartReport(name, command, tuple(axes), runs, cells[[*keys, *_NUMBERS]])
+    return PartReport(name, command, tuple(axes), values, cells[[*keys, *_NUMBERS]])
 
 
 def over_axes(part: PartReport, row: str, cells: pd.DataFrame) -> pd.Series:
@@ -212,23 +210,21 @@ def read_part(part: Part, runs: Sequence[Run], reading: Reading, folder: SweepFo
                 f"The axis '{axis}' of {folder.name} has the name of a column of the report: give "
                 "it another in the definition."
             )
-    by_key: dict[tuple[str, ...], list[Run]] = {}
-    for run in runs:
-        # Runs that leave out two domains only serve leave-one-out selection.
-        if part.command not in DOMAINS or single_target(run) is not None:
-            by_key.setdefault(_key(run.cell, axes), []).append(run)
+    keys = [ROW, *axes]
+    # Runs that leave out two domains only serve leave-one-out selection.
+    single = [run for run in runs if part.command not in DOMAINS or single_target(run) is not None]
+    named = pd.DataFrame(
+        [(run.id, run.seed, *_key(run.cell, axes)) for run in single], columns=["id", "seed", *keys]
+    )
+    measured = pd.DataFrame(reading.values, columns=Measured._fields)
+    values = named.merge(measured[measured["quantity"] != VALIDATION], on="id")
+    by_key: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run in single:
+        by_key[_key(run.cell, axes)].append(run)
     # What was measured beyond what the definition asks for is shown as well.
-    found: dict[tuple[str, ...], dict[tuple[str, str], None]] = defaultdict(dict)
-    values = []
-    for id, measure, quantity, value in reading.values:
-        if quantity != VALIDATION:
-            run = folder.runs[id]
-            key = _key(run.cell, axes)
-            found[key][measure, quantity] = None
-            values.append(
-                {"id": id, "seed": run.seed, **dict(zip((ROW, *axes), key, strict=True)),
-                 MEASURE: measure, "quantity": quantity, "value": value}
-            )  # fmt: skip
+    found: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
+    for *key, measure, quantity in values[[*keys, *_CELL]].drop_duplicates().values.tolist():
+        found[tuple(key)].append((measure, quantity))
     cells = cells_of(part, {})
     order = {_key(cell_names(part, cell), axes): number for number, cell in enumerate(cells)}
     papers: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
@@ -238,7 +234,7 @@ def read_part(part: Part, runs: Sequence[Run], reading: Reading, folder: SweepFo
     for key in sorted(by_key, key=lambda key: order.get(key, len(order))):
         asked = _asked(part, by_key[key][0])
         measures = {measure for measure, _ in asked}
-        for measure, quantity in {**asked, **found[key]}:
+        for measure, quantity in dict.fromkeys([*asked, *found[key]]):
             # A number of the paper's without a budget is of the one that the run is made for.
             known = papers[key] if measure in measures else []
             printed = _printed(part, known, measure, quantity)
@@ -250,14 +246,12 @@ def _key(cell: Mapping[str, str], axes: Sequence[str]) -> tuple[str, ...]:
     return tuple(cell.get(axis, "") for axis in (ROW, *axes))
 
 
-def _asked(part: Part, run: Run) -> dict[tuple[str, str], None]:
+def _asked(part: Part, run: Run) -> list[tuple[str, str]]:
     """Measures and quantities that a run of the part is made for."""
     if part.command != "robust":
-        return dict.fromkeys((measure, ACCURACY) for measure in measures_of(part))
+        return [(measure, ACCURACY) for measure in measures_of(part)]
     quantities = (CLEAN, *(ATTACKS.get(name, name) for name in attacks_of(run)))
-    return dict.fromkeys(
-        (budget_name(*budget), quantity) for budget in budgets_of(run) for quantity in quantities
-    )
+    return [(budget_name(*budget), each) for budget in budgets_of(run) for each in quantities]
 
 
 def _printed(

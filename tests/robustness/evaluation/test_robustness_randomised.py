@@ -174,7 +174,7 @@ def test_the_report_begins_with_it(run, tmp_path, evaluate, capsys, quick_auto_a
     table = next(number for number, line in enumerate(printed) if "test of folder" in line)
     assert printed[table - 1].startswith(sentence)
     text = (tmp_path / "out" / "report.md").read_text().split("\n\n")
-    assert text[1].startswith(f"**{sentence}") and "without EOT" in text[1]
+    assert text[1].startswith(sentence) and "without EOT" in text[1]
     assert report["randomness"]["is_randomised"] and report["randomness"]["changed"] > 0
     pgd, square, auto = report["rows"]
     assert auto["title"] == "AutoAttack rand (20 passes)"

@@ -71,7 +71,7 @@ def test_the_report_says_what_was_measured_on_what(tmp_path):
     text = written(tmp_path, report(rows, [check()]), examples=examples())
     first = text.split("\n\n")
     assert first[0] == "# Robustness of some run"
-    assert first[1] == "**No sign of masked gradients in 2 checks.**"
+    assert first[1] == "No sign of masked gradients in 2 checks."
     assert "40.0% of 200 images (95% interval 33.5 to 46.9) stay right under AutoAttack" in text
     assert re.search(r"\| PGD-10 .* \| l2 \| 0.5 \| input \| 0.0625 \| 200 \| 90 \| 45.00 \|", text)
     assert "| 38.26 to 51.92 | 1.2 |" in text
@@ -83,6 +83,9 @@ def test_the_report_says_what_was_measured_on_what(tmp_path):
     for link in links:
         with Image.open(tmp_path / link) as image:
             image.load()
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64") == 3
+    assert "stay right under AutoAttack" in page
 
 
 def test_flags_come_first_and_by_their_budget(tmp_path):
@@ -131,16 +134,16 @@ def test_images_that_square_takes_beyond_gradients_are_flagged(tmp_path):
     rows = [row("pgd10", 68), row("autoattack", 60, after=after)]
     text = written(tmp_path, report(rows, [check()]))
     assert '1 of 3 checks raises a flag, against "Square takes nothing' in text
-    assert "| FLAG | Square takes nothing that gradients left | at most +3.0 points" in text
-    assert "- Square takes nothing that gradients left: Square needs no gradient." in text
+    assert "| Square takes nothing that gradients left | FLAG | at most +3.0 points" in text
+    assert "- **Square takes nothing that gradients left:** Square needs no gradient." in text
 
 
 def test_checks_without_a_budget_and_none_at_all(tmp_path):
     contents = report([row("pgd10", 90)], [])
     contents["masking"] = [check(), check("monotone", title="Falls")]
-    assert "**No sign of masked gradients in 2 checks.**" in written(tmp_path, contents)
+    assert "No sign of masked gradients in 2 checks." in written(tmp_path, contents)
     contents["masking"] = []
-    assert "**Masked gradients were not looked for" in written(tmp_path, contents)
+    assert "Masked gradients were not looked for" in written(tmp_path, contents)
 
 
 def test_the_notes_fit_the_rows(tmp_path):

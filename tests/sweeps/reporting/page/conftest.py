@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import types
 
+import pandas as pd
 import pytest
 
 from core_tuning.sweeps.reporting.results import Finding, Line, Report, make_part
@@ -26,12 +27,12 @@ def part(values, *, name="", command="finetune", axes=None, rows=("",), paper=No
     keys = list(itertools.product(rows, *axes.values(), measures, quantities))
     lines = [Line(tuple(key[:-2]), key[-2], key[-1], seeds, (paper or {}).get(key)) for key in keys]
     runs = [
-        {"id": f"id-{'-'.join(key[:-2])}-{seed}", "seed": seed, "row": key[0],
-         **dict(zip(axes, key[1:-2], strict=True)), "measure": key[-2], "quantity": key[-1],
-         "value": value}
-        for key in keys for seed, value in enumerate(values.get(key, []))
-    ]  # fmt: skip
-    return make_part(name, command, tuple(axes), lines, runs)
+        (f"id-{'-'.join(key[:-2])}-{seed}", seed, *key, value)
+        for key in keys
+        for seed, value in enumerate(values.get(key, []))
+    ]
+    columns = ["id", "seed", "row", *axes, "measure", "quantity", "value"]
+    return make_part(name, command, tuple(axes), lines, pd.DataFrame(runs, columns=columns))
 
 
 def report(*parts, **changes):
