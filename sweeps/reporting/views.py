@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from core_tuning.methods import hyperparameters
 from core_tuning.report.figures import Mark, Panel, Place, save_heat_map, save_lines, save_points
 from core_tuning.report.page import Figure
 from core_tuning.report.summary import summarise
@@ -35,22 +36,13 @@ CELLS = "Cells have mean, half of the 95% interval (Student-t) and number of run
 SHARED = "The panels of a row share their y axis, which need not begin at 0."
 _NORMS = {"l2": "L2", "linf": "L-infinity"}
 _AXES = {
-    "eta": "η, weight of the contrastive loss",
-    "alpha": "α of the Beta distribution of the mixing factors",
-    "temperature": "temperature τ of the contrastive loss",
-    "lambda_n": "λn, least mixing factor of generated negatives",
-    "lambda_p": "λp, least mixing factor of generated positives",
-    "dim": "dimension of the projection head (features)",
-    "projection_dim": "dimension of the projection head (features)",
-    "depth": "depth of the projection head (layers)",
-    "projection_depth": "depth of the projection head (layers)",
-    "lr": "learning rate",
     "dataset": "data set",
     "target": "target domain, which was not trained on",
     "share": "share of the training images",
     MEASURE: "budget of the attack",
     ROW: "method",
 }
+_HYPERPARAMETERS = {each.name: each.metadata["help"] for each in hyperparameters()}
 # A number alone, or after a word, such as "0.07" or "dim 256".
 _NUMBER = re.compile(r"(?:(\w+) )?(-?\d+(?:\.\d+)?(?:e-?\d+)?)")
 
@@ -128,16 +120,13 @@ def views_of(part: PartReport) -> list[View]:
         frame.assign(column=[_column(line, free) for line in frame.to_dict("records")])
         for frame in (part.cells, part.values)
     )
-    views: list[View] = []
-    for quantity, measure in part.cells[["quantity", MEASURE]].drop_duplicates().values.tolist():
-        own = [frame[frame["quantity"] == quantity] for frame in (cells, values)]
-        if not robust:
-            own = [frame[frame[MEASURE] == measure] for frame in own]
-        elif any(view.quantity == quantity for view in views):
-            continue
-        rule = "" if robust else measure
-        views.append(View(part, quantity, rule, fixed, rows, tuple(free), *own))
-    return views
+    keys = ["quantity"] if robust else ["quantity", MEASURE]
+    runs = dict(iter(values.groupby(keys)))
+    return [
+        View(part, key[0], "".join(key[1:]), fixed, rows, tuple(free), own,
+             runs.get(key, values[:0]))
+        for key, own in cells.groupby(keys, sort=False)
+    ]  # fmt: skip
 
 
 def _column(line: Mapping[Any, Any], axes: Sequence[str]) -> str:
@@ -322,6 +311,11 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _axis(axis: str) -> str:
+    """An axis in words: a hyper-parameter's are those of its option, without advice."""
+    for name in (axis, f"projection_{axis}"):
+        if name in _HYPERPARAMETERS:
+            said, _, _ = _HYPERPARAMETERS[name].partition(";")
+            return f"{name}: {said.partition(' (')[0]}"
     return _AXES.get(axis, axis)
 
 

@@ -168,7 +168,8 @@ def test_words_before_numbers_are_panels(made_up, drawn, tmp_path):
     values = {("", name, "", "accuracy"): [60.0 + i] for i, name in enumerate(names)}
     write(made_up.report(made_up.part(values, axes={"projection": names})), tmp_path)
     assert [axes.get_xlabel() for axes in drawn[0].axes] == [
-        "dimension of the projection head (features)", "depth of the projection head (layers)",
+        "projection_dim: width of the contrastive features",
+        "projection_depth: layers of the projection head, 1 to 5",
     ]  # fmt: skip
     assert [ticks(axes.xaxis) for axes in drawn[0].axes] == [["64", "256"], ["1", "3"]]
 
