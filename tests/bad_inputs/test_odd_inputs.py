@@ -27,9 +27,9 @@ def later(line, spoilt, sentence):
 # command line, what lies in the working folder, what the sentence says.
 ROWS = [
     # Commands.
-    ("finetun", {}, "'finetun' is .*did you mean 'finetune'"),
+    ("finetun", {}, "the command 'finetun': did you mean 'finetune'"),
     ("%00", {}, "NUL"),
-    ("robust trian", {}, "'robust trian'.*did you mean 'train'"),
+    ("robust trian", {}, "the command 'robust trian': did you mean 'robust train'"),
     ("sweep rum", {}, "'rum': did you mean 'run'"),
     ("domainbed instal", {}, "'instal' is .*did you mean 'install'"),
     # Names.

@@ -41,6 +41,43 @@ def test_a_signal_waits_for_the_end_of_the_outermost_block(kind):
     assert done == ["inner", "outer"]
 
 
+SIGNAL_IN_A_DEL = """
+import os, signal
+from core_tuning.stopping import Stopped, stoppable, undisturbed
+
+class Loader:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+try:
+    with stoppable():
+        Loader()
+        with undisturbed():
+            pass
+        print("not stopped")
+except Stopped as stopped:
+    print(stopped)
+"""
+
+
+def test_a_signal_in_a_del_is_raised_later_and_prints_nothing():
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNAL_IN_A_DEL], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("SIGTERM\n", "")
+
+
+def test_what_else_a_del_raises_is_reported(capfd):
+    class Broken:
+        def __del__(self):
+            raise ValueError("a fault")
+
+    with stoppable():
+        broken = Broken()
+        del broken
+    assert "a fault" in capfd.readouterr().err
+
+
 def test_ctrl_c_twice_does_not_wait():
     with pytest.raises(Stopped), stoppable(), undisturbed():
         send(signal.SIGINT)
