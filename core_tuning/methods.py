@@ -1,7 +1,7 @@
 """Every fine-tuning method: what commands, sweeps and reports know of it. Imports no torch.
 
 A new method is a class and an entry of METHODS. The class is an objective,
-`cls(feature_dim, num_classes, **hyperparameters)`, whose
+`cls(feature_dim=, num_classes=, **hyperparameters)` (of the sizes those that it has), whose
 `forward(features, labels, classifier, *, draws=None, generator=None, weights=None)` returns
 `LossTerms`.
 """
@@ -9,6 +9,7 @@ A new method is a class and an entry of METHODS. The class is an objective,
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -101,10 +102,10 @@ class Method(NamedTuple):
             UserError: a hyper-parameter is out of its range.
         """
         module, _, name = self.path.partition(":")
-        objective: nn.Module = getattr(importlib.import_module(module), name)(
-            feature_dim, num_classes, **values
-        )
-        return objective
+        cls: type[nn.Module] = getattr(importlib.import_module(module), name)
+        sizes = {"feature_dim": feature_dim, "num_classes": num_classes}
+        takes = inspect.signature(cls).parameters
+        return cls(**{size: value for size, value in sizes.items() if size in takes}, **values)
 
 
 METHODS = {

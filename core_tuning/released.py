@@ -2,8 +2,8 @@
 
 The release (NeurIPS 2021, CIFAR only) is another reading of the method: its mining rarely finds
 the hardest positive, each distinct soft label becomes a class of its own, and the encoder learns
-through mixtures alone. `CoreTuningLoss(variant="released")` reproduces it, so that a user can
-tell which of the two a number belongs to.
+through mixtures alone. `ReleasedCoreTuningLoss` reproduces it, so that a user can tell which of the
+two a number belongs to.
 
 One thing is not reproduced: the release tells soft labels apart by a hash that collides for more
 than 64 classes; here they are compared exactly.
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .arguments import (
     FACTORS,
@@ -31,7 +31,10 @@ from .arguments import (
     TARGETS,
     check_tensors,
 )
+from .baselines import LossTerms
 from .checks import check_range
+from .errors import UserError
+from .heads import ProjectionHead
 from .mining import sample_lambda
 from .precision import at_least_float32, in_full_precision
 from .smoothing import Classifier, classify, one_hot
@@ -175,3 +178,90 @@ def released_terms(
     logits = classify(classifier, everything, num_classes)  # (3n, K)
     contrastive = released_contrastive(projection(everything), targets, temperature=temperature)
     return released_cross_entropy(logits, targets), contrastive, logits[:n]
+
+
+class ReleasedCoreTuningLoss(nn.Module):
+    """What the authors' release computes in the place of `CoreTuningLoss`.
+
+    Args:
+        feature_dim: d, the width of the encoder features.
+        num_classes: K.
+        eta: weight of the contrastive loss.
+        alpha: parameter of Beta(alpha, alpha).
+        temperature: tau.
+        lambda_n: lower clip of the mixing factor of the "negatives".
+        lambda_p: lower clip of that of the hard positives.
+        projection_dim: width of the contrastive features.
+        projection_depth: number of linear layers of the projection head.
+
+    Raises:
+        UserError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        num_classes: int,
+        *,
+        eta: float = 0.1,
+        alpha: float = 1.0,
+        temperature: float = 0.07,
+        lambda_n: float = 0.8,
+        lambda_p: float = 0.0,
+        projection_dim: int = 256,
+        projection_depth: int = 2,
+    ) -> None:
+        super().__init__()
+        check_range("num_classes", num_classes)
+        check_range("eta", eta)
+        check_range("alpha", alpha)
+        check_range("temperature", temperature)
+        check_range("lambda_n", lambda_n)
+        check_range("lambda_p", lambda_p)
+        self.num_classes = num_classes
+        self.eta = eta
+        self.alpha = alpha
+        self.temperature = temperature
+        self.lambda_n = lambda_n
+        self.lambda_p = lambda_p
+        self.projection = ProjectionHead(feature_dim, projection_dim, projection_depth)
+
+    def forward(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        classifier: Classifier,
+        *,
+        generator: torch.Generator | None = None,
+        weights: Tensor | None = None,
+    ) -> LossTerms:
+        """Compute the loss of features (n, d), labels (n,) and a classifier (m, d) -> (m, K).
+
+        Raises:
+            UserError: an argument has another shape, dtype or device, the classifier another
+                number of classes, or `weights`, which the release does not have, are given.
+        """
+        if weights is not None:
+            raise UserError(
+                "weights are given to the released loss, which does not have them: leave them out, "
+                "or use CoreTuningLoss."
+            )
+        check_tensors(
+            features=(features, FEATURES),
+            labels=(labels, LABELS),
+            generator=generator,
+            sizes={"d": self.projection.feature_dim},
+        )
+        classified, contrastive, logits = released_terms(
+            features,
+            labels,
+            classifier,
+            self.projection,
+            num_classes=self.num_classes,
+            alpha=self.alpha,
+            lambda_n=self.lambda_n,
+            lambda_p=self.lambda_p,
+            temperature=self.temperature,
+            generator=generator,
+        )
+        return LossTerms(classified + self.eta * contrastive, classified, contrastive, logits)
