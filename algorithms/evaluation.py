@@ -18,7 +18,7 @@ from core_tuning.data.loading import (
     image_loader,
     load_batches,
 )
-from core_tuning.training.randomness import derive_seed
+from core_tuning.training.seeds import derive_seed
 
 from .environments import Environments, Split
 

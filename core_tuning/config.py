@@ -208,7 +208,12 @@ class Run(Options):
 
 
 @dataclass(kw_only=True)
-class Training(Data, Model, OneMethod, Optimisation, Machine, Run):
+class TrainingOptions(Model, Optimisation, Machine, Run):
+    """What all training commands share."""
+
+
+@dataclass(kw_only=True)
+class Training(Data, OneMethod, TrainingOptions):
     """What `finetune` and `robust train` share."""
 
     def complete(self) -> None:
@@ -319,7 +324,7 @@ COMMANDS = {
         "compare CE, CE-Con and Core-tuning on the embedded data, one domain left out",
     ),
     "finetune": Command(
-        "core_tuning.classification.finetune:main", "",
+        "core_tuning.classification.finetune:main", "core_tuning.config:Finetune",
         "fine-tune a checkpoint on a standard data set or a folder of images",
     ),
     "evaluate": Command(
@@ -327,7 +332,8 @@ COMMANDS = {
         "measure a finished run again, or on another data set",
     ),
     "robust train": Command(
-        "core_tuning.robustness.train:main", "", "fine-tune adversarially",
+        "core_tuning.robustness.train:main", "core_tuning.robustness.config:RobustTrain",
+        "fine-tune adversarially",
     ),
     "robust evaluate": Command(
         "core_tuning.robustness.evaluate:main", "",

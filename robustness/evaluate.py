@@ -59,7 +59,7 @@ class _Evaluation(NamedTuple):
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from core_tuning.training.settings import choose_device
+    from core_tuning.training.optimisation import choose_device
 
     from .attacks import check_torchattacks
     from .auto_attack import check_pyautoattack

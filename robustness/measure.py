@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as transforms
 from core_tuning.errors import UserError
 from core_tuning.files import read_json
 from core_tuning.training.folder import write_atomically
-from core_tuning.training.randomness import derive_seed
+from core_tuning.training.seeds import derive_seed
 
 from .protocols import GRADIENT_PROTOCOLS, Protocol, Stage
 

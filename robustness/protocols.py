@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core_tuning.training.randomness import derive_seed
+from core_tuning.training.seeds import derive_seed
 
 from .attacks import perturb
 from .auto_attack import (

@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING
 from core_tuning.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .evaluation import Evaluation, evaluate
+    from .evaluate import Evaluation, evaluate
     from .folder import RunFolder
     from .learner import Learner
     from .loop import fit
-    from .settings import Settings
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "Evaluation": "evaluation",
+        "Evaluation": "evaluate",
         "Learner": "learner",
         "RunFolder": "folder",
-        "Settings": "settings",
-        "evaluate": "evaluation",
+        "evaluate": "evaluate",
         "fit": "loop",
     },
 )
-__all__ = ["Evaluation", "Learner", "RunFolder", "Settings", "evaluate", "fit"]
+__all__ = ["Evaluation", "Learner", "RunFolder", "evaluate", "fit"]

@@ -22,7 +22,7 @@ from core_tuning.report.page import Figure
 from core_tuning.training import RunFolder
 from core_tuning.training.build import build_image_encoder
 from core_tuning.training.exported import load_model
-from core_tuning.training.settings import choose_device
+from core_tuning.training.optimisation import choose_device
 
 from .results import PartReport
 from .views import listed
