@@ -320,7 +320,7 @@ def named(path: str) -> Any:
 DOMAINBED_LAUNCHERS = "core_tuning.sweeps.domainbed_launchers"
 COMMANDS = {
     "demo": Command(
-        "core_tuning.algorithms.demo:main", "",
+        "core_tuning.algorithms.demo:main", "core_tuning.algorithms.config:Demo",
         "compare CE, CE-Con and Core-tuning on the embedded data, one domain left out",
     ),
     "finetune": Command(
@@ -340,7 +340,7 @@ COMMANDS = {
         "measure robustness without being misled",
     ),
     "dg": Command(
-        "core_tuning.algorithms.dg:main", "",
+        "core_tuning.algorithms.dg:main", "core_tuning.algorithms.config:DomainGeneralisation",
         "leave-one-domain-out training by DomainBed's protocol, without DomainBed",
     ),
     "domainbed": Command(

@@ -92,6 +92,20 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def redeclare(base: type, name: str, default: Any, **changes: Any) -> Any:
+    """Declare an option of a base class again, with another default.
+
+    Args:
+        base: dataclass that has it.
+        name: of the option.
+        default: as in `option`.
+        changes: to what `option` takes besides.
+    """
+    [before] = [field for field in dataclasses.fields(base) if field.name == name]
+    metadata = {**before.metadata, "says": None, **changes}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
 def spread(declare: Callable[[], Iterable[Option]]) -> Any:
     """Declare a field that holds the values of several options which are declared elsewhere."""
     return dataclasses.field(default_factory=dict, metadata={"spread": declare})

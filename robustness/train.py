@@ -65,6 +65,7 @@ def adversarial(options: RobustTrain) -> Kind:
         "robust train",
         FIGURES,
         title="AT-{}",
+        selection="robust top-1",
         evaluate=partial(evaluate_robust, budget=budget, seed=0),
         change=lambda learner: Adversary(learner, plan),
         facts={"adversarial": facts},

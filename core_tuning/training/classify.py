@@ -27,7 +27,7 @@ from .evaluate import Evaluated, Evaluation, evaluate
 from .folder import RunFolder, write_marked
 from .learner import Learner
 from .loop import BatchChange, Evaluator, fit
-from .optimisation import check_machine
+from .optimisation import check_machine, share_cores
 from .run import Built, Planned, RunRecorder, check_tensorboard, run_all
 from .state import TrainingState
 
@@ -49,6 +49,7 @@ class Kind:
         command: that it is.
         figures: of the test set's summary, in percent, and how to call them.
         title: of a method's title, in reports.
+        selection: what the best model is selected by.
         evaluate: measures on the validation split, and on the test set at the end.
         change: makes what changes the batches of a learner.
         facts: about the kind, exported with the model and written into the result.
@@ -58,6 +59,7 @@ class Kind:
     command: str
     figures: Mapping[str, str]
     title: str = "{}"
+    selection: str = "top-1"
     evaluate: Measure = evaluate
     change: Callable[[Learner], BatchChange] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
@@ -131,6 +133,7 @@ def _train(
     folder: RunFolder,
 ) -> dict[str, Any]:
     splits = data.splits
+    share_cores(options.workers, data.image_size)
     sampler = EpochSampler(len(splits.train), options.batch_size, seed)
     batches = EpochBatches(
         data.train, sampler, options.total_steps(len(sampler)), options.workers
@@ -236,7 +239,7 @@ def _report(
     test = kind.evaluate(learner, data.test, len(classes))
     lines = folder.read_metrics()
     best = next(line for line in lines if line["step"] == state.best_step)
-    selected = "best validation" if "validation" in best else "last step"
+    selected = f"best validation {kind.selection}" if "validation" in best else "last step"
     result = {
         "dataset": options.dataset,
         "split": data.splits.split,

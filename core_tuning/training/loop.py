@@ -159,9 +159,11 @@ def fit(
         # Stopped in the middle of an evaluation, whose step was saved before it.
         if run.is_due() and state.recorded < state.step:
             progress.say(run.evaluate())
+        began = time.monotonic()
         for images, labels in load_batches(loader):
             with undisturbed():
                 run.step(images, labels)
+                state.step_seconds += time.monotonic() - began
                 if progress.advance():
                     progress.show(**state.averages())
                     run.check_finite()
@@ -171,6 +173,7 @@ def fit(
                 progress.say(run.evaluate())
             elif run.minutes_since_saving() >= settings.checkpoint_minutes:
                 run.save()
+            began = time.monotonic()
     except Stopped:
         with undisturbed():
             run.save()
@@ -234,11 +237,10 @@ class _Run:
             group["lr"] = rate(settings, state.step, self.batches.steps)
         # Layers such as dropout draw from the global generator.
         torch.manual_seed(derive_seed(self.seed, state.step))
-        parts = zip(
-            images.chunk(settings.accumulate), labels.chunk(settings.accumulate), strict=True
-        )
-        for number, (part, part_labels) in enumerate(parts):
-            self._backward(part, part_labels, number)
+        for number in range(settings.accumulate):
+            # Each micro-batch has images of every domain, which follow each other.
+            part = slice(number, None, settings.accumulate)
+            self._backward(images[part], labels[part], number)
         state.optimizer.step()
         state.optimizer.zero_grad()
         state.update_average()
@@ -299,6 +301,7 @@ class _Run:
             "epoch": round(self.batches.epoch(state.step), 4),
             "lr": state.optimizer.param_groups[0]["lr"],
             "train": state.averages(),
+            "step_time": state.step_seconds / max(1, state.step - state.recorded),
         }
         measure = self.evaluator.measure
         measured = None if measure is None else measure(state.evaluated, state.step)

@@ -15,6 +15,9 @@ from core_tuning.config import Optimisation
 from core_tuning.cores import available_cores
 from core_tuning.errors import UserError
 
+# Side in pixels up to which augmenting images takes as much of a CPU as training on them does;
+# above it, all cores had better train.
+SMALL_IMAGES = 96
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -48,13 +51,17 @@ def check_machine(device: str, precision: str) -> torch.device:
     return chosen
 
 
-def share_cores(workers: int) -> None:
-    """Leave a CPU core to each worker, unless OMP_NUM_THREADS says otherwise.
+def share_cores(workers: int, image_size: int) -> None:
+    """Leave a CPU core to each worker, unless OMP_NUM_THREADS says otherwise or images are large.
 
     torch's threads wait for each other by spinning: with more threads and workers than cores, a
     step of a small network takes several times as long.
+
+    Args:
+        workers: processes that load images.
+        image_size: side of the images in pixels.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
+    if "OMP_NUM_THREADS" not in os.environ and image_size <= SMALL_IMAGES:
         torch.set_num_threads(max(1, available_cores() - workers))
 
 

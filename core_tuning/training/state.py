@@ -15,6 +15,11 @@ from .averaging import MovingAverage
 from .learner import Learner
 
 
+_NUMBERS = (
+    "step", "recorded", "evaluations", "best_score", "best_step", "seconds", "step_seconds",
+)  # fmt: skip
+
+
 class TrainingState:
     """Learner and its average, optimiser, position and running sums.
 
@@ -35,6 +40,7 @@ class TrainingState:
         best_score: best validation score so far, in percent.
         best_step: optimiser steps of the model that is kept as the best.
         seconds: spent by this process and earlier ones.
+        step_seconds: spent by the steps since the last evaluation, loading their batches included.
     """
 
     def __init__(
@@ -53,7 +59,7 @@ class TrainingState:
         self.recorded = self.evaluations = 0
         self.best_score = -math.inf
         self.best_step = 0
-        self.seconds = 0.0
+        self.seconds = self.step_seconds = 0.0
         self._average = MovingAverage(learner, ema) if ema else None
         self._names = ("loss", "cross_entropy", "contrastive", "top1", *figures)
         # The last one counts images.
@@ -94,6 +100,7 @@ class TrainingState:
         """Set the running sums to 0, after an evaluation whose results are kept."""
         self.recorded = self.step
         self.evaluations += 1
+        self.step_seconds = 0.0
         self._sums.zero_()
 
     def what_is_not_finite(self, *, weights: bool = False) -> str:
@@ -120,13 +127,8 @@ class TrainingState:
             "average": None if self._average is None else self._average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
-            "step": self.step,
-            "recorded": self.recorded,
-            "evaluations": self.evaluations,
             "sums": self._sums,
-            "best_score": self.best_score,
-            "best_step": self.best_step,
-            "seconds": self.seconds,
+            **{name: getattr(self, name) for name in _NUMBERS},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -140,5 +142,5 @@ class TrainingState:
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
         self._sums.copy_(state["sums"])
-        for name in ("step", "recorded", "evaluations", "best_score", "best_step", "seconds"):
+        for name in _NUMBERS:
             setattr(self, name, state[name])
