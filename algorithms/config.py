@@ -53,7 +53,7 @@ class Protocol(Options):
         at_least=1,
     )
     hparams: dict[str, Any] = option(
-        {}, "hyper-parameters by DomainBed's names, such as '{\"eta\": 1.0, \"batch_size\": 16}'"
+        {}, 'hyper-parameters by DomainBed\'s names, such as \'{"eta": 1.0, "batch_size": 16}\''
     )
     hparams_seed: list[int] = option(
         [0], "0 for the default hyper-parameters, others for random ones", metavar="S", at_least=1
@@ -91,8 +91,8 @@ class DomainGeneralisation(Protocol, TrainingOptions):
     pretrained: str | None = redeclare(
         Model, "pretrained", None, says=f"embedded for {EMOJI}; {OF_HPARAMS}"
     )
-    dropout: float | None = redeclare(Model, "dropout", None, says=OF_HPARAMS)
-    freeze_bn: bool | None = redeclare(Model, "freeze_bn", None, says="yes")
+    dropout: float = redeclare(Model, "dropout", None, says=OF_HPARAMS)
+    freeze_bn: bool = redeclare(Model, "freeze_bn", None, says="yes")
     steps: int | None = redeclare(
         Optimisation, "steps", None, says=f"{DOMAINBED_STEPS}, as DomainBed; the paper: 20000",
         help="optimiser steps",

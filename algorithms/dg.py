@@ -24,6 +24,7 @@ FILES = (
     "results.jsonl", "model.pkl", "best_iid.pkl", "model_step*.pkl", SELECTION, "done"
 )  # fmt: skip
 
+
 def main(options: DomainGeneralisation) -> None:
     """Run the command; torch is imported after the options are checked."""
     from core_tuning.training.folder import check_marked, write_marked
@@ -63,9 +64,7 @@ def plan_runs(
     check_tensorboard(options.tensorboard)
     for one in runs.values():
         check_targets(list(one.targets), environments)
-        check_splits(
-            environments, one.targets, options.holdout_fraction, one.options.batch_size
-        )
+        check_splits(environments, one.targets, options.holdout_fraction, one.options.batch_size)
     transforms = build_transforms("domainbed", environments.image_size)
     # Tried out, a command need not read all images.
     memory = options.memory if options.limit_steps is None else 0.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +190,8 @@ def train(
         "dataset": options.dataset,
         "method": one.method,
         "targets": targets,
+        "domains": environments.folder,
+        "turn": environments.turn,
         "seed": one.seed,
     }
     with ExitStack() as stack:

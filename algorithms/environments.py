@@ -30,6 +30,8 @@ class Environments(NamedTuple):
         evaluate_every: default steps between evaluations.
         fingerprint: of the images.
         warnings: what of the data set's folder is skipped, a sentence each.
+        folder: of the domains, inside the data folder; "emoji_domains" is embedded.
+        turn: whether images are turned by their EXIF orientation.
     """
 
     names: list[str]
@@ -39,6 +41,8 @@ class Environments(NamedTuple):
     evaluate_every: int
     fingerprint: dict[str, Any]
     warnings: list[str]
+    folder: str
+    turn: bool
 
 
 def load_environments(
@@ -87,6 +91,8 @@ def load_environments(
         layout.evaluate_every if layout else 300,
         found,
         skipped.sentences(),
+        layout.folder if layout else dataset,
+        layout is None,
     )
 
 

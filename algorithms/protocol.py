@@ -63,11 +63,11 @@ def expand(options: DomainGeneralisation, environments: Environments) -> dict[Pa
                 for targets in _targets(options, len(environments.names)):
                     name = "-".join(map(str, targets))
                     path = output / f"{method}_target{name}_hparams{hparams_seed}_seed{seed}"
-                    one = replace(
+                    own = replace(
                         options, method=[method], seeds=[seed], hparams_seed=[hparams_seed],
                         test_envs=[str(target) for target in targets], output=path,
                     )  # fmt: skip
-                    runs[path] = resolve(one, targets, environments)
+                    runs[path] = resolve(own, targets, environments)
     if len(runs) == 1:
         [one] = runs.values()
         return {output: one._replace(options=replace(one.options, output=output))}

@@ -328,7 +328,7 @@ COMMANDS = {
         "fine-tune a checkpoint on a standard data set or a folder of images",
     ),
     "evaluate": Command(
-        "core_tuning.classification.evaluate:main", "",
+        "core_tuning.classification.evaluate:main", "core_tuning.classification.config:Evaluate",
         "measure a finished run again, or on another data set",
     ),
     "robust train": Command(

@@ -148,4 +148,3 @@ class RobustTrain(Attack, Training):
                 f"--eps-warmup is {text}: expected two numbers of at least 0 that together "
                 f"stay below the {self.epochs} epochs of the run."
             )
-

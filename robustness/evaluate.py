@@ -96,7 +96,7 @@ def _output(options: argparse.Namespace) -> Path:
 
 
 def _check_free(output: Path, options: argparse.Namespace) -> None:
-    from core_tuning.training import RunFolder
+    from core_tuning.training.folder import RunFolder
 
     folder = RunFolder(output, FILES)
     folder.check_start(overwrite=options.overwrite)
@@ -111,7 +111,7 @@ def _check_free(output: Path, options: argparse.Namespace) -> None:
 def _prepare(options: argparse.Namespace, output: Path, device: Any) -> _Evaluation:
     """Load model and images; nothing is written before all of it is known to fit."""
     from core_tuning.data import build_transforms, load_splits
-    from core_tuning.training import RunFolder
+    from core_tuning.training.folder import RunFolder
 
     from .measure import as_float
     from .probe import PROBED, check_output, inspect_answers

@@ -61,7 +61,7 @@ def test_load_snippet(tmp_path, monkeypatch):
     import core_tuning.training.exported as exported
     from core_tuning.encoders import ImageEncoder
     from core_tuning.objectives import CrossEntropyLoss
-    from core_tuning.training import Learner
+    from core_tuning.training.learner import Learner
 
     learner = Learner(ImageEncoder(SmallResNet()), torch.nn.Linear(128, 4, bias=False),
                       CrossEntropyLoss())  # fmt: skip

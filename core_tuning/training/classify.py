@@ -23,7 +23,7 @@ from core_tuning.report.run import WorstImages, write_run_report
 from core_tuning.report.summary import summarise
 
 from .build import Data, EpochBatches, Initial, build_data, build_learner, keep_in_memory
-from .evaluate import Evaluated, Evaluation, evaluate
+from .evaluate import Classified, Evaluated, Evaluation, evaluate
 from .folder import RunFolder, write_marked
 from .learner import Learner
 from .loop import BatchChange, Evaluator, fit
@@ -38,7 +38,7 @@ _SAID_OF_A_RESULT = {"dataset": str, "split": str, "selection": str, "selected_s
 class Measure(Protocol):
     """Measures a learner on batches of (images, labels)."""
 
-    def __call__(self, model: Learner, loader: DataLoader, num_classes: int) -> Evaluated: ...
+    def __call__(self, model: Learner, loader: DataLoader, num_classes: int) -> Classified: ...
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,7 @@ def _train(
     splits = data.splits
     share_cores(options.workers, data.image_size)
     sampler = EpochSampler(len(splits.train), options.batch_size, seed)
-    batches = EpochBatches(
-        data.train, sampler, options.total_steps(len(sampler)), options.workers
-    )
+    batches = EpochBatches(data.train, sampler, options.total_steps(len(sampler)), options.workers)
     validation = data.validation
     measure = None
     if validation is not None:
@@ -282,7 +280,7 @@ def worst_images(evaluation: Evaluation, loader: DataLoader) -> WorstImages | No
     if not evaluation.mistakes:
         return None
     images = images_of(loader)
-    shown = [images[mistake.index, None][0] for mistake in evaluation.mistakes]
+    shown = [images[mistake.image, None][0] for mistake in evaluation.mistakes]
     pixels = [(image * 255).round().byte().permute(1, 2, 0).numpy() for image in shown]
     _, true, predicted, confidence = zip(*evaluation.mistakes, strict=True)
     return WorstImages(np.stack(pixels), true, predicted, confidence)

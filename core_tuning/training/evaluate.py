@@ -10,17 +10,12 @@ from torch.utils.data import DataLoader
 
 from core_tuning.data.loading import load_batches
 
-
 # A page shows so many.
 MISTAKES = 12
 
 
 class Evaluated(Protocol):
     """What a run must know of a measurement, whatever was measured."""
-
-    @property
-    def plain(self) -> Evaluation:
-        """Counts of the predictions for images that nothing attacks."""
 
     @property
     def score(self) -> float:
@@ -30,17 +25,25 @@ class Evaluated(Protocol):
         """Return the figures of a metrics line."""
 
 
+class Classified(Evaluated, Protocol):
+    """A measurement of a classifier."""
+
+    @property
+    def plain(self) -> Evaluation:
+        """Counts of the predictions for images that nothing attacks."""
+
+
 class Mistake(NamedTuple):
     """An image that is taken for another class.
 
     Attributes:
-        index: of the image among those that were classified.
+        image: its number among those that were classified.
         true: its class.
         predicted: the class that it is taken for.
         confidence: probability in [0, 1] that the model gives that class.
     """
 
-    index: int
+    image: int
     true: int
     predicted: int
     confidence: float
@@ -164,7 +167,9 @@ class Tally:
         order = confidence[wrong].argsort(descending=True, stable=True)[:MISTAKES]
         chosen = wrong[order]
         columns = (chosen, true[chosen], predicted[chosen], confidence[chosen])
-        return tuple(Mistake(*row) for row in zip(*(each.tolist() for each in columns), strict=True))
+        return tuple(
+            Mistake(*row) for row in zip(*(each.tolist() for each in columns), strict=True)
+        )
 
 
 @torch.no_grad()

@@ -27,7 +27,6 @@ from core_tuning.config import MOVABLE, RUN_FILES
 from core_tuning.errors import UserError
 from core_tuning.files import (
     append_line,
-    csv_bytes,
     field,
     held,
     read_json,
@@ -36,7 +35,6 @@ from core_tuning.files import (
     require_file,
     write_atomically,
     write_json,
-    write_lines,
     writing,
 )
 from core_tuning.report import RUN_FILES as REPORT_FILES

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from core_tuning.encoders import ImageEncoder, classifier_name
 
-
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 

@@ -14,7 +14,6 @@ from core_tuning.objectives import LossTerms
 from .averaging import MovingAverage
 from .learner import Learner
 
-
 _NUMBERS = (
     "step", "recorded", "evaluations", "best_score", "best_step", "seconds", "step_seconds",
 )  # fmt: skip

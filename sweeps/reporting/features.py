@@ -19,9 +19,9 @@ from core_tuning.data.loading import evaluation_loader, load_batches
 from core_tuning.errors import UserError
 from core_tuning.report.figures import save_embeddings, tsne
 from core_tuning.report.page import Figure
-from core_tuning.training import RunFolder
 from core_tuning.training.build import build_image_encoder
 from core_tuning.training.exported import load_model
+from core_tuning.training.folder import RunFolder
 from core_tuning.training.optimisation import choose_device
 
 from .results import PartReport

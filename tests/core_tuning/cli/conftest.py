@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from core_tuning.cli import main
 from core_tuning.encoders import build_encoder
-from core_tuning.training import RunFolder
+from core_tuning.training.folder import RunFolder
 
 PREFIX = "core-tuning: error: "
 PROGRESS = re.compile(r"^(core_tuning|ce|ce_con) seed \d+: +\d+%")

@@ -15,7 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from core_tuning.encoders import NO_NORMALISATION, ImageEncoder
 from core_tuning.objectives import CoreTuningLoss, CrossEntropyLoss
-from core_tuning.training import Learner, RunFolder, Settings, evaluate, fit
+from core_tuning.training.evaluate import evaluate
+from core_tuning.training.folder import RunFolder
+from core_tuning.training.learner import Learner
+from core_tuning.training.loop import fit
+from core_tuning.training.settings import Settings
 
 CLASSES = 3
 WIDTH = 5

@@ -16,10 +16,14 @@ from core_tuning.encoders import ImageEncoder
 from core_tuning.errors import UserError
 from core_tuning.objectives import CrossEntropyLoss
 from core_tuning.options import Parser
-from core_tuning.training import Learner, RunFolder, Settings, evaluate, fit
 from core_tuning.training.build import build_data, build_learner
 from core_tuning.training.ema import MovingAverage
+from core_tuning.training.evaluate import evaluate
+from core_tuning.training.folder import RunFolder
+from core_tuning.training.learner import Learner
+from core_tuning.training.loop import fit
 from core_tuning.training.options import add_shared_options, complete
+from core_tuning.training.settings import Settings
 
 # min(0.3, (1 + t) / (10 + t)) of the updates t = 1 to 5.
 DECAYS = (2 / 11, 3 / 12, 0.3, 0.3, 0.3)

@@ -17,8 +17,8 @@ from torch import nn
 from core_tuning.encoders import ImageEncoder, Normalisation, build_encoder, feature_dim
 from core_tuning.errors import UserError
 from core_tuning.objectives import CrossEntropyLoss
-from core_tuning.training import Learner
 from core_tuning.training.exported import load_model
+from core_tuning.training.learner import Learner
 
 CLASSES = 4
 NORMALISATION = Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))

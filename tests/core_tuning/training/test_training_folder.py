@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from core_tuning.errors import UserError
-from core_tuning.training import RunFolder
-from core_tuning.training.folder import write_atomically
+from core_tuning.training.folder import RunFolder, write_atomically
 
 
 def names(folder):

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from core_tuning.errors import UserError
-from core_tuning.training import RunFolder
-from core_tuning.training.folder import check_sums
+from core_tuning.training.folder import RunFolder, check_sums
 
 
 def marked(path, **changes):
@@ -185,7 +184,7 @@ def test_a_lost_line_of_the_metrics_is_named(tiny, tmp_path):
 REPORT = """
 import resource, sys, torch
 from pathlib import Path
-from core_tuning.training import RunFolder
+from core_tuning.training.folder import RunFolder
 from core_tuning.training.evaluation import Evaluation
 from core_tuning.training.run import write_confusion
 import core_tuning.report.figures

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from core_tuning.errors import UserError
 from core_tuning.objectives import LossTerms
-from core_tuning.training import Evaluation, loop, progress
+from core_tuning.training import loop, progress
+from core_tuning.training.evaluate import Evaluation
 
 
 def weights(run):

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core_tuning.training import RunFolder, loop
+from core_tuning.training import loop
+from core_tuning.training.folder import RunFolder
 
 # 26 images in batches of 6: 4 steps an epoch, 12 in all, 2 images left over each time.
 STEPS_AN_EPOCH = 4

@@ -12,7 +12,6 @@ from accelerate import Accelerator
 
 from core_tuning.errors import UserError
 from core_tuning.objectives import LossTerms
-from core_tuning.training import Settings
 from core_tuning.training.progress import Progress
 from core_tuning.training.randomness import (
     derive_seed,
@@ -22,6 +21,7 @@ from core_tuning.training.randomness import (
 )
 from core_tuning.training.schedules import SCHEDULES
 from core_tuning.training.settings import (
+    Settings,
     choose_device,
     make_accelerator,
     make_optimizer,

@@ -69,7 +69,7 @@ def test_accumulation_attacks_every_micro_batch(train):
 def test_the_model_is_selected_by_robust_accuracy(train, monkeypatch):
     """Clean accuracy falls and robust accuracy rises: the last epoch's model is kept."""
     from core_tuning.robustness.validation import RobustEvaluation
-    from core_tuning.training import Evaluation
+    from core_tuning.training.evaluate import Evaluation
 
     robust = iter([3, 5, 4, 5])
 
