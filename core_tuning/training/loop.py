@@ -112,7 +112,7 @@ class Recorder(Protocol):
         """Replace the checkpoint."""
 
     def keep_model(self, learner: Learner, step: int, *, best: bool, last: bool) -> None:
-        """Keep the model of an evaluation, if it is the best so far or the last."""
+        """Keep the model of an evaluation, if it is to be kept: the best so far, or the last."""
 
     def record(self, line: dict[str, Any], measured: Evaluated | None) -> str:
         """Write down an evaluation; return what is to be said of it in a line."""
@@ -314,8 +314,7 @@ class _Run:
             if best:
                 state.best_step = state.step
                 state.best_score = state.best_score if measured is None else measured.score
-            if best or last:
-                self.recorder.keep_model(state.evaluated, state.step, best=best, last=last)
+            self.recorder.keep_model(state.evaluated, state.step, best=best, last=last)
             said = self.recorder.record(line, measured)
             state.count_anew()
             self.save()

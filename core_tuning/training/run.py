@@ -191,6 +191,8 @@ class RunRecorder:
 
     def keep_model(self, learner: Learner, step: int, *, best: bool, last: bool) -> None:
         """Write model.safetensors, the best, and last.safetensors."""
+        if not (best or last):
+            return
         contents = learner.export({**self.facts, "step": step})
         if best:
             write_atomically(self.folder.model_path, contents)
