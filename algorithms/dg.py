@@ -71,6 +71,7 @@ def plan_runs(
     store = Store(environments, transforms, memory=memory, workers=options.workers)
     return [
         Planned(
+            "dg",
             RunFolder(path, FILES),
             one.seed,
             replace(

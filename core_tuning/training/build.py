@@ -142,7 +142,12 @@ def image_size(options: Training) -> int:
 
 
 class Initial(NamedTuple):
-    """What an encoder's weights came from: in a few lines, and the file's SHA-256, "" for none."""
+    """What an encoder's weights came from.
+
+    Attributes:
+        loaded: said in a few lines.
+        sha256: of the file; "embedded" or "random" where there is none.
+    """
 
     loaded: str
     sha256: str
@@ -186,6 +191,6 @@ def build_learner(
 
 def _sha256(pretrained: str) -> str:
     if pretrained in (EMBEDDED, RANDOM):
-        return ""
+        return pretrained
     with Path(pretrained).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -74,10 +74,12 @@ def run_classification(options: Training, kind: Kind) -> list[dict[str, Any]]:
     for seed in options.seeds:
         path = output if len(options.seeds) == 1 else output / f"seed-{seed}"
         own = replace(options, seeds=[seed], output=path)
-        plans.append(Planned(RunFolder(path), seed, own, partial(_build, own, seed, kind)))
-    results = run_all(kind.command, output, plans, options)
-    for plan, result in zip(plans, results, strict=True):
-        print(_describe(result, plan.folder, kind))
+        build = partial(_build, own, seed, kind)
+        plans.append(Planned(kind.command, RunFolder(path), seed, own, build))
+    results = run_all(
+        kind.command, output, plans, options,
+        lambda plan, result: _describe(result, plan.folder, kind),
+    )  # fmt: skip
     if len(results) > 1:
         _summarise(options, output, [result["test"] for result in results], kind.figures)
     return results

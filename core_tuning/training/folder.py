@@ -226,7 +226,8 @@ class RunFolder:
         """Raise the UserErrors that `resume` would raise, changing nothing."""
         before, now = _flat(self.read_run()), _flat(run)
         self._earlier_environments()
-        for key in sorted(before.keys() | now.keys()):
+        # An option that both have is more likely to be the one that was changed.
+        for key in sorted(before.keys() & now.keys()) + sorted(before.keys() ^ now.keys()):
             if key not in MOVABLE and before.get(key) != now.get(key):
                 raise UserError(
                     f"The run in {self.path} was started with {key} = {before.get(key)!r}, not "

@@ -240,7 +240,7 @@ class _Run:
         for number in range(settings.accumulate):
             # Each micro-batch has images of every domain, which follow each other.
             part = slice(number, None, settings.accumulate)
-            self._backward(images[part], labels[part], number)
+            self._backward(images[part].contiguous(), labels[part].contiguous(), number)
         state.optimizer.step()
         state.optimizer.zero_grad()
         state.update_average()

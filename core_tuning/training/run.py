@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from core_tuning.config import PLACES, RUN_FILES, Run, TrainingOptions
 from core_tuning.data import check_same_images
 from core_tuning.errors import UserError
-from core_tuning.files import read_json, write_atomically, write_lines
+from core_tuning.files import read_json, write_atomically, write_lines, writing
 from core_tuning.options import plain_values
 
 from .build import Initial
@@ -40,19 +40,27 @@ class Planned(NamedTuple):
     """A run before anything is read.
 
     Attributes:
+        command: that makes it.
         folder: where it goes.
         seed: of it.
         options: as the command line has them, for this run alone.
         build: reads data and checkpoint.
     """
 
+    command: str
     folder: RunFolder
     seed: int
     options: Run
     build: Callable[[], Built]
 
 
-def run_all(command: str, output: Path, plans: list[Planned], options: Run) -> list[dict[str, Any]]:
+def run_all(
+    command: str,
+    output: Path,
+    plans: list[Planned],
+    options: Run,
+    describe: Callable[[Planned, dict[str, Any]], str] | None = None,
+) -> list[dict[str, Any]]:
     """Make one run after another, and return their results.
 
     Args:
@@ -60,11 +68,18 @@ def run_all(command: str, output: Path, plans: list[Planned], options: Run) -> l
         output: their folder, or that of the one run.
         plans: the runs.
         options: of the command line.
+        describe: says what came of a run, from its result.
     """
     check_output(output, plans, options)
-    several = output / RUN_FILES[1]
-    if len(plans) > 1:
-        write_marked(several, {"command": command, "options": stated(options)})
+
+    def begin() -> None:
+        # Once no mistake of the user's is left to be found in the first run.
+        if len(plans) > 1:
+            with writing(output):
+                output.mkdir(parents=True, exist_ok=True)
+            made_of = {"command": command, "options": stated(options)}
+            write_marked(output / RUN_FILES[1], made_of)
+
     results: list[dict[str, Any]] = []
     images: dict[str, Any] | None = None
     started = time.monotonic()
@@ -73,8 +88,10 @@ def run_all(command: str, output: Path, plans: list[Planned], options: Run) -> l
             left = (time.monotonic() - started) / max(1, number) * (len(plans) - number) / 60
             eta = f"; about {left:.1f} min left" if number else ""
             print(f"run {number + 1} of {len(plans)}: {plan.folder.path}{eta}", flush=True)
-        results.append(run(command, plan, images))
+        results.append(run(plan, begin, images))
         images = plan.folder.read_run().get("data")
+        if describe is not None:
+            print(describe(plan, results[-1]), flush=True)
     return results
 
 
@@ -100,18 +117,20 @@ def stated(options: Run) -> dict[str, Any]:
     return {name: value for name, value in plain_values(options).items() if name not in PLACES}
 
 
-def run(command: str, plan: Planned, images: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def run(
+    plan: Planned, begin: Callable[[], None], images: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Make a run, or go on with it; return its result.
 
     A folder whose run is finished is left as it is when it is resumed.
 
     Args:
-        command: that makes it.
         plan: of the run.
+        begin: called before anything is written.
         images: fingerprint of the images of another run, with which this one must agree.
     """
     folder, options = plan.folder, plan.options
-    described = {"command": command, "options": stated(options), "seed": plan.seed}
+    described = {"command": plan.command, "options": stated(options), "seed": plan.seed}
     if options.resume and not folder.is_free():
         # The options are compared first, and what is read once it is read.
         before = folder.read_run()
@@ -121,6 +140,7 @@ def run(command: str, plan: Planned, images: Mapping[str, Any] | None = None) ->
             # The last file that a run writes.
             if folder.is_finished():
                 return read_json(folder.result_path)
+            begin()
             built = plan.build()
             check_same_images(before.get("data"), built.data, folder.path)
             _check_same_weights(before.get("initial"), built.initial, folder.path)
@@ -130,6 +150,7 @@ def run(command: str, plan: Planned, images: Mapping[str, Any] | None = None) ->
     # Built first, so that a mistake leaves no folder behind.
     built = plan.build()
     check_same_images(images or built.data, built.data, folder.path.parent)
+    begin()
     with folder.hold():
         read = {"data": built.data, "initial": built.initial._asdict()}
         folder.start({**described, **read}, overwrite=options.overwrite)
@@ -140,8 +161,8 @@ def _check_same_weights(before: Any, now: Initial, path: Path) -> None:
     then = before.get("sha256") if isinstance(before, dict) else None
     if then != now.sha256:
         raise UserError(
-            f"The run in {path} was started from another checkpoint (its SHA-256 was {then!r}, "
-            f"and is {now.sha256!r}): name the same file with --pretrained."
+            f"The run in {path} was started from another checkpoint (SHA-256 {then}, not "
+            f"{now.sha256}): name the same with --pretrained."
         )
 
 
