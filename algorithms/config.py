@@ -8,7 +8,7 @@ from typing import Any
 
 from core_tuning.config import Model, Optimisation, Run, TrainingOptions, check_length
 from core_tuning.errors import UserError
-from core_tuning.methods import METHODS, hyperparameters
+from core_tuning.methods import METHODS, complete, hyperparameters
 from core_tuning.options import Options, option, redeclare, spread
 
 from .names import ALGORITHMS, DATASETS, DOMAINBED_STEPS, EMOJI, nearest
@@ -148,6 +148,8 @@ class DomainGeneralisation(Protocol, TrainingOptions):
                 "the run by --steps."
             )
         self._check_given_once()
+        # Refuses what none of the methods has.
+        complete(self.method, self.hyperparameters, {})
 
     def targets(self) -> str | list[int]:
         """Read --test-envs: "all", "pairs", or the numbers of one run."""

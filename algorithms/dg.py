@@ -72,7 +72,7 @@ def plan_runs(
     return [
         Planned(
             "dg",
-            RunFolder(path, FILES),
+            RunFolder(path, FILES, last=FILES[-1]),
             one.seed,
             replace(
                 options, method=[one.method], seeds=[one.seed], output=path,

@@ -59,7 +59,9 @@ class Store:
 
     def _decode(self) -> list[LabelledImages]:
         names, images = self.environments.names, self.environments.images
-        with tqdm(total=len(names), desc="reading images", unit="domain", leave=False) as bar:
+        with tqdm(
+            total=len(names), desc="reading images", unit="domain", leave=False, disable=None
+        ) as bar:
             decoded: list[LabelledImages] = []
             for part in images:
                 decoded.append(part if isinstance(part, DecodedImages) else decode(part))

@@ -17,7 +17,7 @@ from core_tuning.checks import RANGES, check_range
 from core_tuning.encoders import SMALL_ENCODER
 from core_tuning.errors import UserError
 from core_tuning.methods import METHODS, Method
-from core_tuning.options import declared
+from core_tuning.options import declared, json_object
 from core_tuning.pretrained import EMBEDDED, RANDOM, default_encoder
 
 from .names import ALGORITHMS as ALGORITHMS
@@ -113,6 +113,11 @@ def _ranges(algorithm: str, dataset: str, steps: int) -> dict[str, _Range]:
         search = each.metadata["search"]
         ranges[each.name] = _choice(each.default, search) if search else _fixed(each.default)
     return ranges
+
+
+def parse_hparams(text: str | None) -> Values:
+    """Read the JSON of --hparams; none is {}."""
+    return {} if text is None else json_object(text)
 
 
 def method_of(algorithm: str) -> Method:

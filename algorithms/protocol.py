@@ -16,6 +16,7 @@ from core_tuning.pretrained import EMBEDDED, default_encoder
 from .config import ALL, HPARAM_OF, DomainGeneralisation
 from .environments import Environments
 from .hyperparameters import check_hparams, default_hparams, own_hparams, random_hparams
+from .names import CHECKPOINT_VARIABLE
 from .seeds import seed_hash
 
 RESULTS = "results.jsonl"
@@ -112,8 +113,9 @@ def resolve(
     hparams |= own
     if not hparams["checkpoint"]:
         raise UserError(
-            "--pretrained is missing: name a self-supervised checkpoint, or 'random' for an "
-            "encoder without pre-training."
+            f"--pretrained is missing for {options.dataset}: name a self-supervised checkpoint by "
+            f"it or by the environment variable {CHECKPOINT_VARIABLE}, or 'random' for an encoder "
+            "without pre-training."
         )
     optimisation = {name: hparams[hparam] for name, hparam in HPARAM_OF.items()}
     made = replace(options, **optimisation, hyperparameters={

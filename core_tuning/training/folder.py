@@ -87,10 +87,12 @@ class RunFolder:
         path: the folder; `start` or `resume` prepares it.
         files: what is written into it besides `FILES`, as patterns. Nothing else in it is ever
             deleted.
+        last: the file that is written last.
     """
 
-    def __init__(self, path: Path, files: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, files: Sequence[str] = (), last: str = REPORT_FILES[-1]) -> None:
         self.path = path
+        self.last = last
         self.files = [*files, *FILES]
         self.marker_path = path / MARKER
         self.metrics_path = path / "metrics.jsonl"
@@ -169,8 +171,8 @@ class RunFolder:
         )
 
     def is_finished(self) -> bool:
-        """Whether the run has written all that it writes; the page comes last."""
-        return self.result_path.exists() and (self.path / REPORT_FILES[-1]).exists()
+        """Whether the run has written all that it writes."""
+        return self.result_path.exists() and (self.path / self.last).exists()
 
     def check_start(self, *, overwrite: bool = False) -> None:
         """Raise the UserError that `start` would raise about what is there, changing nothing."""

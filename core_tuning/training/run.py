@@ -110,6 +110,8 @@ def check_output(output: Path, plans: list[Planned], options: Run) -> None:
     for plan in plans:
         if not options.resume:
             plan.folder.check_start(overwrite=options.overwrite)
+        elif not plan.folder.is_free():
+            plan.folder.check_resume({**_described(plan), **_read_before(plan)})
 
 
 def stated(options: Run) -> dict[str, Any]:
@@ -130,11 +132,9 @@ def run(
         images: fingerprint of the images of another run, with which this one must agree.
     """
     folder, options = plan.folder, plan.options
-    described = {"command": plan.command, "options": stated(options), "seed": plan.seed}
+    described = _described(plan)
     if options.resume and not folder.is_free():
-        # The options are compared first, and what is read once it is read.
-        before = folder.read_run()
-        read = {name: before.get(name) for name in ("data", "initial")}
+        read = _read_before(plan)
         folder.check_resume({**described, **read})
         with folder.hold():
             # The last file that a run writes.
@@ -142,8 +142,8 @@ def run(
                 return read_json(folder.result_path)
             begin()
             built = plan.build()
-            check_same_images(before.get("data"), built.data, folder.path)
-            _check_same_weights(before.get("initial"), built.initial, folder.path)
+            check_same_images(read["data"], built.data, folder.path)
+            _check_same_weights(read["initial"], built.initial, folder.path)
             folder.resume({**described, **read})
             return built.train(folder)
     folder.check_start(overwrite=options.overwrite)
@@ -155,6 +155,16 @@ def run(
         read = {"data": built.data, "initial": built.initial._asdict()}
         folder.start({**described, **read}, overwrite=options.overwrite)
         return built.train(folder)
+
+
+def _described(plan: Planned) -> dict[str, Any]:
+    return {"command": plan.command, "options": stated(plan.options), "seed": plan.seed}
+
+
+def _read_before(plan: Planned) -> dict[str, Any]:
+    # Options are compared first, and what is read once it is read.
+    before = plan.folder.read_run()
+    return {name: before.get(name) for name in ("data", "initial")}
 
 
 def _check_same_weights(before: Any, now: Initial, path: Path) -> None:

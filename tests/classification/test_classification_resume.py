@@ -34,7 +34,10 @@ def test_resume_of_another_configuration(kit, finetune, capsys, tmp_path, data):
         (("--method", "ce"), "method = 'core_tuning', not 'ce'"),
         (("--seeds", 3), "seed = 0, not 3"),
         (("--epochs", 2), "epochs = 1, not 2"),
-        (("--pretrained", "random", "--encoder", "small_resnet"), "from another checkpoint (SHA-256 embedded, not random)"),
+        (
+            ("--pretrained", "random", "--encoder", "small_resnet"),
+            "from another checkpoint (SHA-256 embedded, not random)",
+        ),
         (("--precision", "bf16"), "precision = 'fp32', not 'bf16'"),
         (("--validation", 0.2), "validation = 0.1, not 0.2"),
     ]:

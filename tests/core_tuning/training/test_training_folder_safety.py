@@ -175,9 +175,7 @@ def test_a_lost_line_of_the_metrics_is_named(tiny, tmp_path):
     tiny.train(tmp_path, epochs=2)
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text(metrics.read_text().splitlines(keepends=True)[1])
-    with pytest.raises(
-        UserError, match="has 1 lines up to step 8, where the run has written 2"
-    ):
+    with pytest.raises(UserError, match="has 1 lines up to step 8, where the run has written 2"):
         tiny.train(tmp_path, epochs=2)
 
 
