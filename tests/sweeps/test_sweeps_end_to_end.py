@@ -18,7 +18,7 @@ from core_tuning.sweeps.folder import start_sweep
 
 TINY = {
     "fraction": "0.1", "batch_size": "16", "image_size": "16", "limit_steps": "1", "workers": "0",
-    "steps": "1", "evaluate.n": "8", "evaluate.attacks": "fgsm", "evaluate.workers": "0",
+    "evaluate.n": "8", "evaluate.attacks": "fgsm", "evaluate.workers": "0",
     "evaluate.masking_checks": "false",
 }  # fmt: skip
 
