@@ -10,9 +10,9 @@ from torch import Tensor
 from core_tuning.training.batch_change import ChangedBatch
 from core_tuning.training.learner import Learner
 
-from .attacks import perturb
+from .attack.pgd import perturb
+from .attack.view import AttackView
 from .budgets import Budget
-from .view import AttackView
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,8 @@ class _Evaluation(NamedTuple):
 def _evaluate(options: argparse.Namespace) -> None:
     from core_tuning.training.settings import choose_device
 
-    from .attacks import check_torchattacks
-    from .auto_attack import check_pyautoattack
+    from .attack.autoattack import check_pyautoattack
+    from .attack.pgd import check_torchattacks
     from .evaluation_report import finish
     from .measure import strict_float32
     from .probe import seeded
@@ -253,9 +253,9 @@ def _open_folder(evaluation: _Evaluation) -> Iterator[None]:
 
 def _measure(evaluation: _Evaluation) -> tuple[dict[str, Any], Any, Any]:
     """Measure clean accuracy and every row."""
+    from .attack.view import AttackView
     from .evaluation_report import measure_clean, row_facts
     from .evaluation_rows import Job, RowFile, eps_note, measure_rows
-    from .evaluation_view import EvaluationView
     from .probe import describe_randomness
     from .protocols import choose_protocol
 
@@ -276,7 +276,7 @@ def _measure(evaluation: _Evaluation) -> tuple[dict[str, Any], Any, Any]:
         print(f"note: {note}")
     jobs = [Job(protocol, norm, eps) for norm, eps in options.budgets for protocol in protocols]
     file = RowFile(evaluation.folder.path)
-    view = EvaluationView(evaluation.model)
+    view = AttackView(evaluation.model)
     common, describe = row_facts(evaluation, clean)
     measure_rows(
         jobs, evaluation.model, view, evaluation.pixels, file, common, describe,

@@ -10,9 +10,9 @@ import numpy as np
 
 from core_tuning.training.folder import environment
 
+from .attack.view import AttackView
 from .budgets import describe_eps
 from .evaluation_rows import RowFile
-from .evaluation_view import EvaluationView
 from .masking_checks import row_checks
 from .measure import accuracy, as_float, classify, device_of
 from .probe import describe_randomness
@@ -92,7 +92,7 @@ def finish(
     clean: dict[str, Any],
     file: RowFile,
     masking: list[dict[str, Any]],
-    view: EvaluationView,
+    view: AttackView,
     *,
     examples: int,
 ) -> None:
@@ -125,7 +125,7 @@ def finish(
     print(f"see {folder.path}/report.html, report.md, report.json, rows.jsonl and figures/")
 
 
-def _examples(evaluation: Any, view: EvaluationView, count: int) -> dict[str, Any] | None:
+def _examples(evaluation: Any, view: AttackView, count: int) -> dict[str, Any] | None:
     """Attack a few images that are classified right, by PGD-10 at the first norm's largest eps."""
     options = evaluation.options
     images, labels = max(evaluation.pixels.attacked, key=lambda group: len(group.labels))

@@ -17,8 +17,8 @@ from core_tuning.training.randomness import (
     seed_everything,
 )
 
-from .auto_attack import EOT_PASSES
-from .evaluation_view import EvaluationView
+from .attack.autoattack import EOT_PASSES
+from .attack.view import AttackView
 from .measure import device_of
 from .user_module import first_line, own_code, training_norm
 
@@ -153,7 +153,7 @@ def _check_finite(logits: Tensor) -> None:
 
 def _check_gradient(model: nn.Module, images: Tensor) -> None:
     """Fail now where a backward pass will; a model that cuts the graph passes."""
-    view = EvaluationView(model)
+    view = AttackView(model)
     start = images.clone().requires_grad_()
     with own_code(
         "The backward pass of the model",

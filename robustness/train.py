@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     from core_tuning.training.build import image_size
     from core_tuning.training.run import run_seeds
 
-    from .attacks import check_torchattacks
+    from .attack.pgd import check_torchattacks
 
     check_torchattacks()
     kind = adversarial(options)
