@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from core_tuning.encoders import ImageEncoder, build_encoder, feature_dim
 from core_tuning.objectives import CoreTuningLoss
-from core_tuning.robustness.attacks import perturb
+from core_tuning.robustness.attack.pgd import perturb
+from core_tuning.robustness.attack.view import AttackView
 from core_tuning.robustness.budgets import NORMS, Budget, describe_eps, make_budget
-from core_tuning.robustness.view import AttackView
 from core_tuning.training.learner import Learner
 
 EPS = {"linf": 8 / 255, "l2": 0.5}

@@ -91,7 +91,9 @@ def _dispatch(arguments: list[str]) -> int:
     command = COMMANDS[check_name(name, known, "core-tuning does not have the command")]
     if not command.options:
         return named(command.main)(rest) or 0
-    return named(command.main)(command.options_class().read(f"core-tuning {name}", rest)) or 0
+    # Read first, so that a mistake is answered before what `main` imports.
+    options = command.options_class().read(f"core-tuning {name}", rest)
+    return named(command.main)(options) or 0
 
 
 def _help(group: str = "") -> str:

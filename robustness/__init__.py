@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 from core_tuning.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .attacks import perturb
+    from .attack.pgd import perturb
+    from .attack.view import AttackView
     from .budgets import Budget, make_budget
-    from .view import AttackView
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "AttackView": "view",
+        "AttackView": "attack.view",
         "Budget": "budgets",
         "make_budget": "budgets",
-        "perturb": "attacks",
+        "perturb": "attack.pgd",
     },
 )
 __all__ = ["AttackView", "Budget", "make_budget", "perturb"]

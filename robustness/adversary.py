@@ -10,9 +10,9 @@ from torch import Tensor
 from core_tuning.training.learner import Learner
 from core_tuning.training.loop import ChangedBatch
 
-from .attacks import perturb
+from .attack.pgd import perturb
+from .attack.view import AttackView
 from .budgets import Budget
-from .view import AttackView
 
 
 @dataclass(frozen=True)

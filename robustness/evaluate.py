@@ -61,8 +61,8 @@ class _Evaluation(NamedTuple):
 def _evaluate(options: argparse.Namespace) -> None:
     from core_tuning.training.optimisation import choose_device
 
-    from .attacks import check_torchattacks
-    from .auto_attack import check_pyautoattack
+    from .attack.autoattack import check_pyautoattack
+    from .attack.pgd import check_torchattacks
     from .evaluation_report import finish
     from .measure import strict_float32
     from .probe import seeded
@@ -90,7 +90,7 @@ def _output(options: argparse.Namespace) -> Path:
         return Path("runs") / f"robustness-{Path(file).stem}-{function}"
     if options.model.is_dir():
         return options.model / "robustness"
-    if (options.model.parent / "config.json").is_file():
+    if (options.model.parent / "run.json").is_file():
         return options.model.parent / "robustness"
     return Path("runs") / f"robustness-{options.model.stem}"
 
@@ -101,8 +101,7 @@ def _check_free(output: Path, options: argparse.Namespace) -> None:
     folder = RunFolder(output, FILES)
     folder.check_start(overwrite=options.overwrite)
     if not folder.is_free() and not (output / "rows.jsonl").exists():
-        config = folder.read_config()
-        if "attack_space" not in config:
+        if "attack_space" not in folder.read_run()["options"]:
             raise UserError(
                 f"The folder {output} holds a run, not an evaluation: name another with --output."
             )
@@ -228,7 +227,7 @@ def _config(
     config |= {"source": subject.facts["source"], "weights": subject.facts["weights"]}
     config["code"] = subject.facts.get("code")
     config |= {"dataset": subject.dataset, "n": data["n"], "total": data["total"]}
-    return {**config, "data": fingerprint}
+    return {"command": "robust evaluate", "options": config, "data": fingerprint}
 
 
 @contextmanager
@@ -240,7 +239,7 @@ def _open_folder(evaluation: _Evaluation) -> Iterator[None]:
     resumes = options.resume and not folder.is_free()
     may_differ = HARMLESS | {"source"}
     if resumes:
-        before = folder.read_config().get("data")
+        before = folder.read_run().get("data")
         folder.check_resume({**config, "data": before}, may_differ=may_differ)
         check_same_images(before, config["data"], folder.path)
     with folder.hold():
@@ -253,9 +252,9 @@ def _open_folder(evaluation: _Evaluation) -> Iterator[None]:
 
 def _measure(evaluation: _Evaluation) -> tuple[dict[str, Any], Any, Any]:
     """Measure clean accuracy and every row."""
+    from .attack.view import AttackView
     from .evaluation_report import measure_clean, row_facts
     from .evaluation_rows import Job, RowFile, eps_note, measure_rows
-    from .evaluation_view import EvaluationView
     from .probe import describe_randomness
     from .protocols import choose_protocol
 
@@ -276,7 +275,7 @@ def _measure(evaluation: _Evaluation) -> tuple[dict[str, Any], Any, Any]:
         print(f"note: {note}")
     jobs = [Job(protocol, norm, eps) for norm, eps in options.budgets for protocol in protocols]
     file = RowFile(evaluation.folder.path)
-    view = EvaluationView(evaluation.model)
+    view = AttackView(evaluation.model)
     common, describe = row_facts(evaluation, clean)
     measure_rows(
         jobs, evaluation.model, view, evaluation.pixels, file, common, describe,

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from core_tuning.files import write_json
 from core_tuning.training.folder import environment
 
+from .attack.view import AttackView
 from .budgets import describe_eps
 from .evaluation_rows import RowFile
-from .evaluation_view import EvaluationView
 from .masking_checks import row_checks
 from .measure import accuracy, as_float, classify, device_of
 from .probe import describe_randomness
@@ -92,7 +93,7 @@ def finish(
     clean: dict[str, Any],
     file: RowFile,
     masking: list[dict[str, Any]],
-    view: EvaluationView,
+    view: AttackView,
     *,
     examples: int,
 ) -> None:
@@ -118,14 +119,14 @@ def finish(
         "rows": file.rows,
         "masking": masking,
     }
-    folder.write_json(folder.path / "report.json", report)
+    write_json(folder.path / "report.json", report)
     write_report(folder, report, examples=_examples(evaluation, view, examples))
     for line in lines(report):
         print(line)
     print(f"see {folder.path}/report.html, report.md, report.json, rows.jsonl and figures/")
 
 
-def _examples(evaluation: Any, view: EvaluationView, count: int) -> dict[str, Any] | None:
+def _examples(evaluation: Any, view: AttackView, count: int) -> dict[str, Any] | None:
     """Attack a few images that are classified right, by PGD-10 at the first norm's largest eps."""
     options = evaluation.options
     images, labels = max(evaluation.pixels.attacked, key=lambda group: len(group.labels))

@@ -15,12 +15,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from core_tuning.files import field, read_json
-from core_tuning.training.folder import append_line, read_lines, write_atomically, write_lines
+from core_tuning.files import (
+    append_line,
+    field,
+    read_json,
+    read_lines,
+    write_atomically,
+    write_lines,
+)
 
-from .auto_attack import collect_warnings
+from .attack.autoattack import collect_warnings
+from .attack.view import AttackView
 from .budgets import beyond_usual, describe_eps, make_budget
-from .evaluation_view import EvaluationView
 from .measure import SavedState, accuracy, measure
 from .protocols import Protocol, Stage
 from .spaces import Group, Pixels
@@ -194,7 +200,7 @@ class Bar:
 def measure_rows(
     jobs: list[Job],
     model: nn.Module,
-    view: EvaluationView,
+    view: AttackView,
     pixels: Pixels,
     file: RowFile,
     common: dict[str, Any],
@@ -232,7 +238,7 @@ def measure_rows(
 def _measure_row(
     job: Job,
     model: nn.Module,
-    view: EvaluationView,
+    view: AttackView,
     groups: list[Group],
     file: RowFile,
     bar: Bar,

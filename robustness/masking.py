@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from core_tuning.errors import UserError
 
-from .attacks import check_torchattacks
-from .auto_attack import check_pyautoattack
+from .attack.autoattack import check_pyautoattack
+from .attack.pgd import check_torchattacks
+from .attack.view import AttackView
 from .budgets import describe_eps
-from .evaluation_view import EvaluationView
 from .masking_attacks import (
     RESTARTS,
     SQUARE_QUERIES,
@@ -124,7 +124,7 @@ class _Probe:
         say: Callable[[str], None],
     ) -> None:
         self.model, self.images, self.labels = model, images, labels
-        self.view = EvaluationView(model)
+        self.view = AttackView(model)
         self.norm, self.seed, self.batch_size, self.say = norm, seed, batch_size, say
         self.largest_eps = 1.0 if norm == "linf" else math.sqrt(images[0].numel())
         nothing = Protocol("clean", "no attack", lambda view, images, *_: images)

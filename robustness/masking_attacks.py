@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .attacks import perturb
+from .attack.pgd import perturb
 from .budgets import make_budget
 from .protocols import Protocol, Stage, descend
 

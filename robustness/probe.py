@@ -11,14 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core_tuning.errors import UserError
-from core_tuning.training.randomness import (
-    random_states,
-    restore_random_states,
-    seed_everything,
-)
+from core_tuning.training.seeds import same_random_states, seed_everything
 
-from .auto_attack import EOT_PASSES
-from .evaluation_view import EvaluationView
+from .attack.autoattack import EOT_PASSES
+from .attack.view import AttackView
 from .measure import device_of
 from .user_module import first_line, own_code, training_norm
 
@@ -67,12 +63,9 @@ def describe_randomness(facts: dict[str, Any]) -> str:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed the global generators, which a randomised model draws from; restore them afterwards."""
-    states = random_states()
-    seed_everything(seed)
-    try:
+    with same_random_states():
+        seed_everything(seed)
         yield
-    finally:
-        restore_random_states(states)
 
 
 @torch.no_grad()
@@ -117,8 +110,7 @@ def inspect_answers(model: nn.Module, images: Tensor) -> Randomness:
         UserError: the logits are not finite, a batch norm is in training mode, a batch of one
             image fails, or the way back through the model.
     """
-    states = random_states()
-    try:
+    with same_random_states():
         with torch.no_grad():
             passes = torch.stack([model(images).float() for _ in range(PASSES)])  # (p, n, K)
             model(images[:1])
@@ -131,8 +123,6 @@ def inspect_answers(model: nn.Module, images: Tensor) -> Randomness:
             )
         _check_finite(passes)
         _check_gradient(model, images[:2])
-    finally:
-        restore_random_states(states)
     first = passes[0]
     scale = (first - first.mean(1, keepdim=True)).norm(dim=1)  # (n,)
     apart = (passes - first).norm(dim=2).amax(0)  # (n,)
@@ -153,7 +143,7 @@ def _check_finite(logits: Tensor) -> None:
 
 def _check_gradient(model: nn.Module, images: Tensor) -> None:
     """Fail now where a backward pass will; a model that cuts the graph passes."""
-    view = EvaluationView(model)
+    view = AttackView(model)
     start = images.clone().requires_grad_()
     with own_code(
         "The backward pass of the model",

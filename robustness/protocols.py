@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from core_tuning.training.seeds import derive_seed
 
-from .attacks import perturb
-from .auto_attack import (
+from .attack.autoattack import (
     EOT_PASSES,
     QUERIES,
     STANDARD,
@@ -22,6 +21,7 @@ from .auto_attack import (
     randomised_attacks_for,
     run_attack,
 )
+from .attack.pgd import perturb
 from .budgets import make_budget
 
 # attack(view, images (n, 3, h, w), labels (n,), norm, eps, seed) -> images (n, 3, h, w)

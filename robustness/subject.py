@@ -101,7 +101,7 @@ def _load_run(options: argparse.Namespace, path: Path) -> Subject:
             )
     model, known = load_model(path)
     folder = path if path.is_dir() else path.parent
-    config = _read_config(folder / "config.json")
+    config = _read_config(folder / "run.json")
     result_path = folder / "result.json"
     result = _read_if_there(result_path, {"selection": str})
     dataset = options.dataset or known["dataset"]
@@ -126,14 +126,18 @@ def _load_run(options: argparse.Namespace, path: Path) -> Subject:
 
 def _read_config(path: Path) -> dict[str, Any]:
     """Return what a run was started with, checked where an evaluation uses it; {} if unknown."""
-    contents = _read_if_there(path, {"config": dict})
+    contents = _read_if_there(path, {"options": dict})
     kinds: Kinds = {
         "data_dir": (str, NoneType),
         "fraction": (int, float),
         "validation": (int, float),
         "seed": int,
     }
-    return _checked(contents.get("config", {}), kinds, path)
+    run = {
+        **contents.get("options", {}),
+        **{name: contents[name] for name in ("seed", "data") if name in contents},
+    }
+    return _checked(run, kinds, path)
 
 
 def _read_if_there(path: Path, kinds: Kinds) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def main(options: RobustTrain) -> None:
     """Run the command; torch is imported after the options are checked."""
     from core_tuning.training.classify import run_classification
 
-    from .attacks import check_torchattacks
+    from .attack.pgd import check_torchattacks
 
     check_torchattacks()
     kind = adversarial(options)

@@ -31,6 +31,9 @@ class OwnModule(nn.Module):
         UserError: from `forward`, if the module fails or answers with anything else.
     """
 
+    # Copying, folding and another memory format may each break it.
+    attacked_as_is = True
+
     def __init__(self, model: nn.Module, named: str) -> None:
         super().__init__()
         self.model = model

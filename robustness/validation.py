@@ -12,9 +12,9 @@ from core_tuning.data.loading import load_batches
 from core_tuning.training.evaluate import Evaluation, Tally
 from core_tuning.training.seeds import derive_seed
 
-from .attacks import perturb
+from .attack.pgd import perturb
+from .attack.view import AttackView
 from .budgets import Budget
-from .view import AttackView
 
 
 class RobustEvaluation(NamedTuple):

@@ -199,18 +199,19 @@ class RunFolder:
                 "it: start the command from elsewhere, or name another with --output."
             )
 
-    def resume(self, run: dict[str, Any]) -> None:
+    def resume(self, run: dict[str, Any], *, may_differ: frozenset[str] = MOVABLE) -> None:
         """Check that the folder holds this run, and note this environment.
 
         Prints a warning where the environment is another in what changes a result's last bits.
 
         Args:
-            run: as in `start`; the options that are `MOVABLE` may be others.
+            run: as in `start`.
+            may_differ: options that may be others than they were.
 
         Raises:
             UserError: there is no run, or it is another.
         """
-        self.check_resume(run)
+        self.check_resume(run, may_differ=may_differ)
         earlier = self._earlier_environments()
         now = environment()
         last = earlier[-1]
@@ -224,13 +225,13 @@ class RunFolder:
                 )
         self._write_marker(run, earlier)
 
-    def check_resume(self, run: dict[str, Any]) -> None:
+    def check_resume(self, run: dict[str, Any], *, may_differ: frozenset[str] = MOVABLE) -> None:
         """Raise the UserErrors that `resume` would raise, changing nothing."""
         before, now = _flat(self.read_run()), _flat(run)
         self._earlier_environments()
         # An option that both have is more likely to be the one that was changed.
         for key in sorted(before.keys() & now.keys()) + sorted(before.keys() ^ now.keys()):
-            if key not in MOVABLE and before.get(key) != now.get(key):
+            if key not in may_differ and before.get(key) != now.get(key):
                 raise UserError(
                     f"The run in {self.path} was started with {key} = {before.get(key)!r}, not "
                     f"{now.get(key)!r}: resume it with the same options, or start another "

@@ -12,8 +12,8 @@ from torch import nn
 from core_tuning.cli import main
 from core_tuning.encoders import ImageEncoder, build_encoder
 from core_tuning.objectives import CoreTuningLoss
+from core_tuning.robustness.attack.view import AttackView
 from core_tuning.robustness.budgets import make_budget
-from core_tuning.robustness.view import AttackView
 from core_tuning.training.folder import RunFolder
 from core_tuning.training.learner import Learner
 
@@ -185,7 +185,7 @@ def test_attack_view_equals_the_model(cuda, precision):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_pgd_finds_a_larger_loss_within_its_budget(cuda, norm, precision):
     pytest.importorskip("torchattacks")
-    from core_tuning.robustness.attacks import perturb
+    from core_tuning.robustness.attack.pgd import perturb
 
     budget = make_budget(norm, {"linf": 8 / 255, "l2": 0.5}[norm])
     images, labels = batch(cuda)

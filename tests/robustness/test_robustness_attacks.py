@@ -9,10 +9,10 @@ import torchattacks
 from torch import nn
 
 from core_tuning.errors import UserError
-from core_tuning.robustness import attacks
-from core_tuning.robustness.attacks import check_torchattacks, perturb
+from core_tuning.robustness.attack import pgd
+from core_tuning.robustness.attack.pgd import check_torchattacks, perturb
+from core_tuning.robustness.attack.view import AttackView
 from core_tuning.robustness.budgets import Budget, make_budget
-from core_tuning.robustness.view import AttackView
 
 BUDGETS = {"linf": make_budget("linf", 8 / 255), "l2": make_budget("l2", 0.5)}
 STOCK = {"linf": torchattacks.PGD, "l2": torchattacks.PGDL2}
@@ -195,7 +195,7 @@ def test_a_broken_attack_is_noticed(small_model, batch, monkeypatch, norm, wrong
                 return images + 0.9 * self.eps / (20.8 if norm == "l2" else 1)
             return (images + 2 * self.eps).clamp(0, 1)
 
-    monkeypatch.setattr(attacks, "_attacks", lambda: {norm: Wrong})
+    monkeypatch.setattr(pgd, "_attacks", lambda: {norm: Wrong})
     images, labels = batch()
     images[0] = 1
     with pytest.raises(RuntimeError, match="broke its budget"):

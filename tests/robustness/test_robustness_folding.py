@@ -7,8 +7,8 @@ import torchvision
 from torch import nn
 
 from core_tuning.encoders import SmallResNet
-from core_tuning.robustness.folding import find_pairs
-from core_tuning.robustness.view import AttackView
+from core_tuning.robustness.attack.folding import find_pairs
+from core_tuning.robustness.attack.view import AttackView
 
 from .conftest import randomise_norms
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from core_tuning.encoders import ImageEncoder, SmallResNet
-from core_tuning.robustness.view import AttackView
+from core_tuning.robustness.attack.view import AttackView
 
 
 class CudaOnly(TorchDispatchMode):
@@ -51,7 +51,7 @@ def test_view_and_what_it_does_with_a_gradient(monkeypatch, precision, channels_
     with fake_cuda(lambda: (small_model(), small_model())) as (model, twin):
         # Fake tensors cannot be copied deeply.
         copying = SimpleNamespace(deepcopy=lambda _: twin)
-        monkeypatch.setattr("core_tuning.robustness.view.copy", copying)
+        monkeypatch.setattr("core_tuning.robustness.attack.view.copy", copying)
         view = AttackView(model, precision=precision, channels_last=channels_last)
         if precision != "fp32":
             # torch.autocast turns itself off where there is no GPU; this does not.

@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from core_tuning.encoders import ImageEncoder, SmallResNet
 from core_tuning.errors import UserError
 from core_tuning.objectives import CoreTuningLoss, CrossEntropyLoss
-from core_tuning.robustness.attacks import perturb
+from core_tuning.robustness.attack.pgd import perturb
+from core_tuning.robustness.attack.view import AttackView
 from core_tuning.robustness.budgets import make_budget
-from core_tuning.robustness.view import AttackView
 from core_tuning.training.learner import Learner
 
 from .conftest import randomise_norms

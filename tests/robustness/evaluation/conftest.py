@@ -14,7 +14,7 @@ pytest.importorskip("pyautoattack")
 
 from core_tuning.cli import main
 from core_tuning.encoders import ImageEncoder, build_encoder
-from core_tuning.robustness.evaluation_view import EvaluationView
+from core_tuning.robustness.attack.view import AttackView
 from core_tuning.training.folder import RunFolder
 from core_tuning.training.learner import Learner
 
@@ -63,7 +63,7 @@ def trained(classes=4):
 def tiny():
     """A trained model of four classes, and the view that is attacked."""
     model = trained()
-    return types.SimpleNamespace(model=model, view=EvaluationView(model))
+    return types.SimpleNamespace(model=model, view=AttackView(model))
 
 
 def refused(capsys, *arguments):

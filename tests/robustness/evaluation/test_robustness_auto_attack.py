@@ -12,8 +12,13 @@ import torch
 from pyautoattack import AutoAttack
 
 from core_tuning.errors import UserError
-from core_tuning.robustness import auto_attack, measure
-from core_tuning.robustness.auto_attack import check_pyautoattack, collect_warnings, run_attack
+from core_tuning.robustness import measure
+from core_tuning.robustness.attack import autoattack
+from core_tuning.robustness.attack.autoattack import (
+    check_pyautoattack,
+    collect_warnings,
+    run_attack,
+)
 from core_tuning.robustness.protocols import PROTOCOLS, choose_protocol
 
 EPS = {"l2": 0.4, "linf": 0.02}
@@ -112,6 +117,6 @@ def test_nothing_is_printed(tiny, kit, capfd):
 
 
 def test_missing_pyautoattack_names_the_extra(monkeypatch):
-    monkeypatch.setattr(auto_attack.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(autoattack.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'core-tuning\[robustness\]'"):
         check_pyautoattack()

@@ -11,8 +11,8 @@ import torch
 from core_tuning.cli import main
 from core_tuning.data import build_transforms, load_splits
 from core_tuning.robustness import evaluation_rows, masking, protocols
-from core_tuning.robustness.auto_attack import run_attack
-from core_tuning.robustness.evaluation_view import EvaluationView
+from core_tuning.robustness.attack.autoattack import run_attack
+from core_tuning.robustness.attack.view import AttackView
 from core_tuning.robustness.measure import measure
 from core_tuning.robustness.protocols import PROTOCOLS
 from core_tuning.training.exported import load_model
@@ -58,7 +58,7 @@ def test_rows_state_everything_and_count_right(evaluate, run, capsys):
         assert report["clean"]["correct"] == int((model(tensors).argmax(1) == labels).sum())
     for row in rows:
         found = measure(
-            model, EvaluationView(model), tensors, labels, PROTOCOLS[row["attack"]], row["norm"],
+            model, AttackView(model), tensors, labels, PROTOCOLS[row["attack"]], row["norm"],
             row["eps"], seed=3, batch_size=5,
         )  # fmt: skip
         assert row["correct"] == int(found.robust.sum())

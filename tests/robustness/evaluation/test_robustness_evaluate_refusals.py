@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from core_tuning.robustness import attacks, auto_attack
+from core_tuning.robustness.attack import autoattack, pgd
 from core_tuning.robustness.evaluate_options import PAPER_EPS, parse
 
 
@@ -143,14 +143,14 @@ def test_resume_after_an_image_was_replaced(kit, run, evaluate, capsys):
 
 
 def test_missing_packages_name_the_extra(kit, run, capsys, monkeypatch):
-    monkeypatch.setattr(auto_attack.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(autoattack.importlib.util, "find_spec", lambda name: None)
     evaluation = ("robust", "evaluate", run, "--workers", 0)
     assert "pip install 'core-tuning[robustness]'" in kit.refused(capsys, *evaluation)
 
     def missing(name):
-        raise attacks.importlib.metadata.PackageNotFoundError(name)
+        raise pgd.importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(attacks.importlib.metadata, "version", missing)
+    monkeypatch.setattr(pgd.importlib.metadata, "version", missing)
     error = kit.refused(capsys, *evaluation)
     assert "torchattacks" in error and "pip install 'core-tuning[robustness]'" in error
 

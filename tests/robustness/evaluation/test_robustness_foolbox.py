@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from core_tuning.robustness.evaluation_view import EvaluationView
+from core_tuning.robustness.attack.view import AttackView
 from core_tuning.robustness.measure import measure
 from core_tuning.robustness.protocols import Protocol, descend
 
@@ -34,7 +34,7 @@ def weak(kit):
 def test_within_a_point_of_foolbox(weak, norm, eps):
     model, images, labels = weak
     ours = measure(
-        model, EvaluationView(model), images, labels, PGD, norm, eps,
+        model, AttackView(model), images, labels, PGD, norm, eps,
         seed=0, batch_size=100,
     ).robust  # fmt: skip
     attack = {

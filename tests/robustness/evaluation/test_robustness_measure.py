@@ -10,7 +10,7 @@ from scipy import stats
 from torch import nn
 
 from core_tuning.errors import UserError
-from core_tuning.robustness.evaluation_view import EvaluationView
+from core_tuning.robustness.attack.view import AttackView
 from core_tuning.robustness.measure import (
     SavedState,
     accuracy,
@@ -171,7 +171,7 @@ def test_zero_gradients_are_counted(tiny, kit):
     for scale in (1.0, 1e6):
         model = nn.Sequential(tiny.model, Scale(scale)).eval()
         found = measure(
-            model, EvaluationView(model), images, labels, PROTOCOLS["fgsm"], "linf", 0.01, **SHARED
+            model, AttackView(model), images, labels, PROTOCOLS["fgsm"], "linf", 0.01, **SHARED
         )
         shares[scale] = found.zero_gradients
     assert shares[1.0] == 0.0 and shares[1e6] > 0.5
@@ -181,7 +181,7 @@ def test_a_cut_graph_counts_as_zero_gradients(tiny, kit):
     model = nn.Sequential(Detach(), tiny.model).eval()
     for name in ("fgsm", "pgd10"):
         found = measure(
-            model, EvaluationView(model), *kit.coloured(8, 4), PROTOCOLS[name], "linf", 0.01,
+            model, AttackView(model), *kit.coloured(8, 4), PROTOCOLS[name], "linf", 0.01,
             **SHARED,
         )  # fmt: skip
         assert found.zero_gradients == 1.0

@@ -12,7 +12,7 @@ from torch import nn
 
 from core_tuning.cli import main
 from core_tuning.errors import UserError
-from core_tuning.robustness.auto_attack import EOT_PASSES
+from core_tuning.robustness.attack.autoattack import EOT_PASSES
 from core_tuning.robustness.probe import inspect_answers
 from core_tuning.robustness.protocols import choose_protocol
 from core_tuning.robustness.user_module import OwnModule

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from core_tuning.errors import UserError
 
-from .budgets import Budget, check_reach
+from ..budgets import Budget, check_reach
 
 OLDEST = (3, 5)
 INSTALL = "pip install 'core-tuning[robustness]'"

@@ -27,6 +27,9 @@ class AttackView(nn.Module):
     into the convolutions before them, which is exact up to rounding and halves the activations
     that a backward pass keeps. The model itself, its modes and its gradients are never touched.
 
+    A model with a module whose `attacked_as_is` is true is attacked itself, in float32: one that
+    cannot be copied or traced, or whose modes cannot be relied on. It has to be in evaluation mode.
+
     Args:
         model: images (n, 3, h, w) in [0, 1] to logits (n, K). Of a `Learner`, the objective is
             not copied.
@@ -34,8 +37,6 @@ class AttackView(nn.Module):
         channels_last: memory format of the copy's convolutions and activations.
         precision: "fp32", or "bf16" or "fp16" for autocast; fp16 scales the loss.
         compile: pass the copy through torch.compile.
-        as_is: attack the model itself, in float32: for one that cannot be copied or traced, or
-            whose modes cannot be relied on. It has to be in evaluation mode.
 
     Raises:
         UserError: an unknown precision.
@@ -49,7 +50,6 @@ class AttackView(nn.Module):
         channels_last: bool = True,
         precision: str = "fp32",
         compile: bool = False,
-        as_is: bool = False,
     ) -> None:
         super().__init__()
         if precision not in DTYPES:
@@ -61,7 +61,7 @@ class AttackView(nn.Module):
         self.loss_scale = FIRST_LOSS_SCALE if precision == "fp16" else 1.0
         self._count = _Count()
         self._sources: _Sources | None = None
-        if as_is:
+        if any(getattr(module, "attacked_as_is", False) for module in model.modules()):
             self.channels_last = False
             # Not one of this module's own: whoever changes or checks their modes leaves it alone.
             object.__setattr__(self, "model", model)
@@ -112,7 +112,8 @@ class AttackView(nn.Module):
         Returns:
             float32 logits (n, K) (float64 if the model is float64). The gradient that `images`
             get through them is contiguous (n, 3, h, w) of the images' dtype; that of an image is
-            zero where it is not finite.
+            zero where it is not finite. A model that cuts the graph, because it leaves torch or
+            detaches, gives gradients of zero, which are counted as such.
         """
         entered = images.view_as(images)
         if entered.requires_grad:
@@ -124,6 +125,8 @@ class AttackView(nn.Module):
         with torch.autocast(images.device.type, DTYPES[self.precision] if half else None, half):
             logits = self.model(entered)
         logits = at_least_float32(logits)
+        if entered.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
+            logits = logits + 0 * entered.flatten(1).sum(1, keepdim=True)
         if self.precision == "fp16" and logits.requires_grad:
             logits.register_hook(lambda gradient: gradient * scale)
         return logits
