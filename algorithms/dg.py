@@ -27,7 +27,7 @@ FILES = (
 
 def main(options: DomainGeneralisation) -> None:
     """Run the command; torch is imported after the options are checked."""
-    from core_tuning.training.folder import check_marked, write_marked
+    from core_tuning.training.folder import write_marked
     from core_tuning.training.run import run_all
 
     from .environments import load_environments
@@ -38,11 +38,10 @@ def main(options: DomainGeneralisation) -> None:
         options.dataset, options.data_dir, options.image_size, scan=options.scan
     )
     assert options.output is not None
-    check_marked(options.output / SELECTION)
     plans = plan_runs(options, expand(options, environments), environments)
     for warning in environments.warnings:
         print(f"warning: {warning}")
-    run_all("dg", options.output, plans, options)
+    run_all("dg", options.output, plans, options, beside=[SELECTION])
     records = [record for plan in plans for record in read_records(plan.folder.path)]
     print("\n" + tables(records, environments.names))
     write_marked(options.output / SELECTION, selection(records))

@@ -13,7 +13,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 from core_tuning.checkpoint_recognition import METADATA_KEY
 from core_tuning.checkpoints import read_checkpoint
 from core_tuning.data.loading import SeededTransform, evaluation_loader, image_loader
-from core_tuning.files import append_line, read_lines, write_atomically, write_json, write_lines
+from core_tuning.files import append_line, write_atomically, write_json, write_lines
 from core_tuning.methods import METHODS
 from core_tuning.report.run import write_run_report
 from core_tuning.training.build import Initial
@@ -29,7 +29,7 @@ from core_tuning.training.state import TrainingState
 from .algorithm import CLASSES
 from .environments import Split, split_environment
 from .evaluation import DomainAccuracies, Protocol, Store, measure
-from .protocol import RESULTS, One, read_records
+from .protocol import RESULTS, One, read_records, records_of
 from .sampling import DomainBatches
 from .saved import save_model
 
@@ -91,7 +91,7 @@ class DomainBedRecorder(RunRecorder):
     def go_on(self, state: TrainingState) -> None:
         """Drop the lines that a resumed run will write again."""
         super().go_on(state)
-        records = [line for line in read_lines(self.results) if line["step"] < state.recorded]
+        records = [line for line in records_of(self.results) if line["step"] < state.recorded]
         check_complete(self.results, len(records), state)
         write_lines(self.results, records)
 

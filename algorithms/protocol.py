@@ -127,13 +127,19 @@ def resolve(
 def read_records(folder: Path) -> list[Record]:
     """Return the lines of a finished run's results.jsonl."""
     path = folder / RESULTS
-    records = read_lines(path)
-    for record in records:
-        field(record, "step", int, path)
-        field(record, "args", dict, path)
+    records = records_of(path)
     if not records:
         raise UserError(
             f"{path} has no record of a run that is finished: restore the file, or start again "
             "with --overwrite."
         )
+    return records
+
+
+def records_of(path: Path) -> list[Record]:
+    """Return the lines of a results.jsonl, none if it is missing; a last one that is cut is not."""
+    records = read_lines(path)
+    for record in records:
+        field(record, "step", int, path)
+        field(record, "args", dict, path)
     return records

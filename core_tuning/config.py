@@ -255,7 +255,7 @@ def stored_options(folder: Path, command: str) -> dict[str, Any]:
         UserError: the folder is not one of that command's.
     """
     for name in RUN_FILES:
-        if (folder / name).is_file():
+        if (folder / name).exists():
             contents = read_json(folder / name)
             options = field(contents, "options", dict, folder / name)
             made_by = field(contents, "command", str, folder / name)

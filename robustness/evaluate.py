@@ -100,11 +100,11 @@ def _check_free(output: Path, options: argparse.Namespace) -> None:
 
     folder = RunFolder(output, FILES)
     folder.check_start(overwrite=options.overwrite)
-    if not folder.is_free() and not (output / "rows.jsonl").exists():
-        if "attack_space" not in folder.read_run()["options"]:
-            raise UserError(
-                f"The folder {output} holds a run, not an evaluation: name another with --output."
-            )
+    taken = not folder.is_free() and not (output / "rows.jsonl").exists()
+    if taken and "attack_space" not in folder.read_run()["options"]:
+        raise UserError(
+            f"The folder {output} holds a run, not an evaluation: name another with --output."
+        )
 
 
 def _prepare(options: argparse.Namespace, output: Path, device: Any) -> _Evaluation:

@@ -79,6 +79,7 @@ def run_classification(options: Training, kind: Kind) -> list[dict[str, Any]]:
     results = run_all(
         kind.command, output, plans, options,
         lambda plan, result: _describe(result, plan.folder, kind),
+        beside=["summary.json"] if len(plans) > 1 else [],
     )  # fmt: skip
     if len(results) > 1:
         _summarise(options, output, [result["test"] for result in results], kind.figures)

@@ -48,6 +48,10 @@ FILES = (
     "metrics.jsonl", "checkpoint.pt", "model.safetensors", "last.safetensors", "result.json",
     *REPORT_FILES, "tensorboard/events.out.tfevents.*", MARKER,
 )  # fmt: skip
+# What every line of the metrics has.
+_LINE: dict[str, type | tuple[type, ...]] = {
+    "step": int, "epoch": (int, float), "train": dict, "seconds": (int, float),
+}  # fmt: skip
 _NOT_OF_THE_RUN = ("made_by", "format_version", "environments", "files")
 # What an environment changes in the last bits of a result.
 _DECIDING = ("threads", "device", "torch", "core-tuning")
@@ -306,7 +310,8 @@ class RunFolder:
         """Return the lines of metrics.jsonl; a last line cut short by a kill is left out."""
         lines = read_lines(self.metrics_path)
         for line in lines:
-            field(line, "step", int, self.metrics_path)
+            for name, kind in _LINE.items():
+                field(line, name, kind, self.metrics_path)
         return lines
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:

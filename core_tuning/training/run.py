@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,6 +60,7 @@ def run_all(
     plans: list[Planned],
     options: Run,
     describe: Callable[[Planned, dict[str, Any]], str] | None = None,
+    beside: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Make one run after another, and return their results.
 
@@ -69,8 +70,11 @@ def run_all(
         plans: the runs.
         options: of the command line.
         describe: says what came of a run, from its result.
+        beside: names of what `write_marked` will write into `output`.
     """
     check_output(output, plans, options)
+    for name in beside:
+        check_marked(output / name)
 
     def begin() -> None:
         # Once no mistake of the user's is left to be found in the first run.

@@ -5,9 +5,11 @@ Those that are taken all the same are listed; an option that is new here is refu
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
+
+from core_tuning import config
+from core_tuning.options import make_parser
+from core_tuning.robustness import evaluate_options
 
 HUGE, NAN, INFINITE, NEGATIVE = "1e300", "nan", "inf", "-1"
 SEED, TERA, GIANT = str(2**64), str(10**12), str(10**30)
@@ -16,33 +18,28 @@ SMALL = (
     "--dataset folder --data-dir data --pretrained embedded --transforms small --image-size 16 "
     "--batch-size 8 --epochs 1 --workers 0 --output out"
 )
-# command -> module of its parser, its function that begins to work, and a line that it takes.
+# command -> its function that begins to work, and a line that it takes.
 COMMANDS = {
-    "finetune": (
-        "classification.options", "core_tuning.training.run.fit", f"{SMALL} --limit-steps 1",
-    ),
-    "robust train": (
-        "robustness.train_options", "core_tuning.training.run.fit", f"{SMALL} --limit-steps 1",
-    ),
-    "evaluate": ("classification.evaluate", "core_tuning.training.evaluate", "run"),
+    "finetune": ("core_tuning.training.classify.fit", f"{SMALL} --limit-steps 1"),
+    "robust train": ("core_tuning.training.classify.fit", f"{SMALL} --limit-steps 1"),
+    "evaluate": ("core_tuning.training.evaluate.evaluate", "run"),
     "robust evaluate": (
-        "robustness.evaluate_options", "core_tuning.robustness.evaluation_report.measure_clean",
-        "run --output out",
+        "core_tuning.robustness.evaluation_report.measure_clean", "run --output out",
     ),
     "dg": (
-        "algorithms.dg_options", "core_tuning.algorithms.dg_run._Run.go",
+        "core_tuning.algorithms.dg_run.fit",
         '--dataset toys --data_dir . --hparams {"checkpoint":"embedded","batch_size":4} '
         "--image-size 16 --workers 0 --output_dir out",
     ),
-    "demo": ("algorithms.demo", "core_tuning.algorithms.dg_run._Run.go", "--output out"),
+    "demo": ("core_tuning.algorithms.dg_run.fit", "--output out"),
 }  # fmt: skip
 # option -> what it takes of VALUES: seeds below 2^63, and what is a number to float32.
 REALS = (SEED, TERA, GIANT)
 TAKEN = {
-    **dict.fromkeys(("--eta", "--alpha", "--temperature", "--lr", "--weight-decay"), REALS),
     **dict.fromkeys(
-        ("--seed", "--seeds", "--hparams_seed", "--trial_seed"), (TERA,)
+        ("--eta", "--alpha", "--temperature", "--lr", "--lr-decay", "--weight-decay"), REALS
     ),
+    **dict.fromkeys(("--seed", "--seeds", "--hparams-seed"), (TERA,)),
 }  # fmt: skip
 
 
@@ -51,8 +48,11 @@ class Reached(BaseException):
 
 
 def rows(*, taken):
-    for command, (module, _, _) in COMMANDS.items():
-        parser = importlib.import_module(f"core_tuning.{module}").build_parser()
+    for command in COMMANDS:
+        if config.COMMANDS[command].options:
+            parser = make_parser(command, config.COMMANDS[command].options_class())
+        else:
+            parser = evaluate_options.build_parser()
         for action in parser._actions:
             if action.type not in (int, float):
                 continue
@@ -72,7 +72,7 @@ def line(room, monkeypatch):
         raise Reached
 
     def make(command):
-        _, works, options = COMMANDS[command]
+        works, options = COMMANDS[command]
         room.bring_what_is_named(f"{command} {options}")
         monkeypatch.setattr(works, stop)
         return f"{command} {options}"

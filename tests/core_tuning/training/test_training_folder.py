@@ -70,11 +70,16 @@ def test_checkpoint_round_trip(tmp_path):
 def test_metrics_without_a_last_line_that_was_cut(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.read_metrics() == []
-    folder.append_metrics({"step": 1})
-    folder.append_metrics({"step": 2})
+    lines = [{"step": step, "epoch": 0.5, "train": {}, "seconds": 1} for step in (1, 2)]
+    for line in lines:
+        folder.append_metrics(line)
     with folder.metrics_path.open("a") as file:
         file.write('{"step": 3, "tr')
-    assert folder.read_metrics() == [{"step": 1}, {"step": 2}]
+    assert folder.read_metrics() == lines
+    with folder.metrics_path.open("a") as file:
+        file.write("\n")
+    with pytest.raises(UserError, match=r"line 3 of .*metrics.jsonl is damaged"):
+        folder.read_metrics()
 
 
 def test_a_folder_that_is_not_empty(tmp_path):
