@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core_tuning.errors import UserError
-
 from .config import Demo, DomainGeneralisation
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ def main(options: Demo) -> None:
     from core_tuning.training.folder import environment
     from core_tuning.training.run import run_all
 
-    from .demo_report import FILES, write_report
+    from .demo_report import write_report
     from .dg import plan_runs
     from .environments import load_environments
     from .names import EMOJI
@@ -34,7 +32,6 @@ def main(options: Demo) -> None:
 
     output = options.output
     assert output is not None
-    _check_free(output, FILES)
     environments = load_environments(EMOJI, None)
     made = _options(options, list(CHOSEN), {})
     plans = plan_runs(made, _runs(options, environments), environments)
@@ -46,17 +43,6 @@ def main(options: Demo) -> None:
     records = [record for plan in plans for record in read_records(plan.folder.path)]
     text = write_report(output, records, environments, environment()["command"])
     print(f"\n{text}\n\n{output / 'report.html'} holds the table and the figures")
-
-
-def _check_free(output: Path, files: tuple[str, ...]) -> None:
-    from core_tuning.config import RUN_FILES
-
-    for name in files:
-        if (output / name).exists() and not (output / RUN_FILES[1]).exists():
-            raise UserError(
-                f"{output / name} is not a demo's, and would be replaced: name another folder with "
-                "--output."
-            )
 
 
 def _options(options: Demo, methods: list[str], hparams: dict[str, Any]) -> DomainGeneralisation:

@@ -28,8 +28,6 @@ from .tables import accuracies, trial_means
 Records = Sequence[Mapping[str, Any]]
 # Of accuracies in %: method -> for each target, one a seed.
 Accuracies = dict[str, list[list[float]]]
-# What a demo writes besides the folders of its runs.
-FILES = ("report.html", "figures/accuracy.png", "figures/features.png")
 DRAWN_IMAGES = 600
 
 

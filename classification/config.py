@@ -15,7 +15,9 @@ class Evaluate(Options):
     Nothing is written unless --output says where.
     """
 
-    run: Path = option(MISSING, "a run's folder, or its model.safetensors", positional=True)
+    run: Path = option(
+        MISSING, "a run's folder, or its model.safetensors", metavar="RUN", positional=True
+    )
     dataset: str | None = option(
         None, "another data set, with the same classes", says="that of the run"
     )

@@ -72,9 +72,9 @@ def run_all(
         describe: says what came of a run, from its result.
         beside: names of what `write_marked` will write into `output`.
     """
-    check_output(output, plans, options)
     for name in beside:
         check_marked(output / name)
+    check_output(output, plans, options)
 
     def begin() -> None:
         # Once no mistake of the user's is left to be found in the first run.
@@ -111,11 +111,28 @@ def check_output(output: Path, plans: list[Planned], options: Run) -> None:
         )
     if len(plans) > 1:
         check_marked(several)
+        foreign = [] if several.exists() else _foreign(output)
+        if foreign:
+            raise UserError(
+                f"The folder {output} is not empty and does not hold runs alone (there is "
+                f"{foreign[0].name}): name another with --output."
+            )
     for plan in plans:
         if not options.resume:
             plan.folder.check_start(overwrite=options.overwrite)
         elif not plan.folder.is_free():
             plan.folder.check_resume({**_described(plan), **_read_before(plan)})
+
+
+def _foreign(folder: Path) -> list[Path]:
+    """What is in a folder besides runs' folders and what a kill left."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".") and not (entry / RUN_FILES[0]).exists()
+    )
 
 
 def stated(options: Run) -> dict[str, Any]:
