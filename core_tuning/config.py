@@ -330,7 +330,7 @@ COMMANDS = {
         "core_tuning.robustness.train:main", "", "fine-tune adversarially",
     ),
     "robust evaluate": Command(
-        "core_tuning.robustness.evaluate:main", "",
+        "core_tuning.robustness.evaluate:main", "core_tuning.robustness.config:RobustEvaluate",
         "measure robustness without being misled",
     ),
     "dg": Command(

@@ -177,7 +177,8 @@ def parse(prog: str, cls: type[O], argv: Sequence[str]) -> O:
 
 def given_options(prog: str, cls: type[Options], argv: Sequence[str]) -> dict[str, Any]:
     """The options that a command line gives, without those that it leaves out."""
-    return vars(make_parser(prog, cls).parse_args([_hyphens(argument) for argument in argv]))
+    given = vars(make_parser(prog, cls).parse_args([_hyphens(argument) for argument in argv]))
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def build(cls: type[O], values: Mapping[str, Any]) -> O:
@@ -323,6 +324,8 @@ def _add(group: argparse._ArgumentGroup, option: Option) -> None:
     if metadata["positional"]:
         if option.default is not dataclasses.MISSING:
             settings.setdefault("nargs", "?")
+            # argparse would read SUPPRESS as if it had been given.
+            settings["default"] = None
         group.add_argument(option.name, **settings)
     else:
         group.add_argument(option.flag, *metadata["also"], dest=option.name, **settings)

@@ -11,7 +11,9 @@ from core_tuning.algorithms import dg_options
 from core_tuning.algorithms.environments import load_environments
 from core_tuning.classification import options as finetune_options
 from core_tuning.errors import UserError
-from core_tuning.robustness import evaluate_options, train_options
+from core_tuning.options import declared
+from core_tuning.robustness import train_options
+from core_tuning.robustness.config import RobustEvaluate
 from core_tuning.robustness.train import adversarial
 from core_tuning.sweeps import arguments
 from core_tuning.sweeps.definition import load_sweep, sweep_names
@@ -36,9 +38,10 @@ def parse(step, folder):
         return finetune_options.parse(words[1:])
     if words[0] == "dg":
         return dg_options.parse(words[1:])
-    parser = {"train": train_options, "evaluate": evaluate_options}[words[1]]
     assert words[0] == "robust"
-    return parser.parse(words[2:])
+    if words[1] == "evaluate":
+        return RobustEvaluate.read("core-tuning robust evaluate", words[2:])
+    return train_options.parse(words[2:])
 
 
 def settings():
@@ -87,10 +90,10 @@ def test_known_options_are_those_of_the_parsers(tmp_path):
     assert own(vars(found), *ours) == set(arguments.known_options("finetune"))
     found = train_options.build_parser().parse_args([])
     assert own(vars(found), *ours) == set(arguments.known_options("robust"))
-    found = evaluate_options.build_parser().parse_args([str(tmp_path)])
+    found = {option.name for option in declared(RobustEvaluate)}
     model = ("model", "module", "encoder", "normalisation", "image_size", "dataset")
     budgets = ("norm", "l2", "linf")
-    assert own(vars(found), *ours, *model, *budgets) == set(arguments.evaluate_options())
+    assert own(found, *ours, *model, *budgets) == set(arguments.evaluate_options())
     found = dg_options.build_parser().parse_args([])
     renamed = own(vars(found), "output_dir", "trial_seed", "seed", "evaluate_every", *ours)
     assert renamed | {"checkpoint_freq"} == set(arguments.known_options("dg"))
