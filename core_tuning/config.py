@@ -336,7 +336,7 @@ COMMANDS = {
         "fine-tune adversarially",
     ),
     "robust evaluate": Command(
-        "core_tuning.robustness.evaluate:main", "",
+        "core_tuning.robustness.evaluate:main", "core_tuning.robustness.config:RobustEvaluate",
         "measure robustness without being misled",
     ),
     "dg": Command(

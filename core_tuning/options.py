@@ -196,7 +196,7 @@ def given_options(prog: str, cls: type[Options], argv: Sequence[str]) -> dict[st
         # Here, because argparse would hide what is wrong with it.
         if each.kind is dict and each.name in given:
             given[each.name] = json_object(given[each.name], each.flag)
-    return given
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def build(cls: type[O], values: Mapping[str, Any]) -> O:
@@ -340,6 +340,8 @@ def _add(group: argparse._ArgumentGroup, option: Option) -> None:
     if metadata["positional"]:
         if option.default is not dataclasses.MISSING:
             settings.setdefault("nargs", "?")
+            # argparse would read SUPPRESS as if it had been given.
+            settings["default"] = None
         group.add_argument(option.name, **settings)
     else:
         flags = [option.flag, *map(_hyphens, metadata["also"])]

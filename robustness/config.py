@@ -1,15 +1,18 @@
-"""The options of adversarial fine-tuning, without importing torch."""
+"""The options of adversarial fine-tuning and of the evaluation of robustness, without torch."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core_tuning.config import Training
+from core_tuning.config import RUN_FILES, Training
 from core_tuning.errors import UserError
 from core_tuning.methods import METHODS
-from core_tuning.options import Options, option
+from core_tuning.options import Options, check_name, option
 
 from .budgets import NORMS, Budget, make_budget, parse_eps, refuse_negative_fractions
 
@@ -148,3 +151,228 @@ class RobustTrain(Attack, Training):
                 f"--eps-warmup is {text}: expected two numbers of at least 0 that together "
                 f"stay below the {self.epochs} epochs of the run."
             )
+
+
+ATTACKS = ("fgsm", "pgd10", "pgd50x10", "square", "autoattack")
+DEFAULT_ATTACKS = ("pgd10", "pgd50x10", "square", "autoattack")
+SPACES = ("input", "native")
+# Table 9 of the paper.
+PAPER_EPS = {"l2": ("0.5", "1.5", "2.5"), "linf": ("2/255", "4/255", "8/255")}
+DEFAULT_N = 1000
+
+
+@dataclass(kw_only=True)
+class Subject(Options):
+    """model, one of these"""
+
+    model: Path | None = option(
+        None,
+        "a run's folder or model.safetensors; or a fine-tuned torchvision or timm classifier "
+        "(.pth, .safetensors), with --encoder, --dataset and --normalisation",
+        metavar="RUN|CHECKPOINT",
+        positional=True,
+    )
+    module: str | None = option(
+        None,
+        "a function without arguments that returns a torch.nn.Module from images in [0, 1] to "
+        "logits; the file is run; with --dataset and --image-size",
+        metavar="FILE.py:FUNCTION",
+    )
+
+
+@dataclass(kw_only=True)
+class Unstated(Options):
+    """what a checkpoint or a module does not state"""
+
+    encoder: str | None = option(
+        None,
+        "of a checkpoint: a torchvision ResNet or ResNeXt, timm:NAME (timm:NAME,num_heads=N for "
+        "other attention heads than timm's), small_resnet or small_resnet_2x",
+    )
+    normalisation: str | None = option(
+        None,
+        "what the model needs of images in [0, 1] (a module: default none)",
+        choices=("imagenet", "none"),
+    )
+    image_size: int | None = option(None, "side of the network's input in pixels", metavar="PX")
+    transforms: str | None = option(
+        None,
+        "resizing and cropping",
+        choices=("imagenet", "cifar", "small", "domainbed"),
+        says="what the paper uses for the data set",
+    )
+
+
+@dataclass(kw_only=True)
+class Images(Options):
+    """images"""
+
+    dataset: str | None = option(
+        None,
+        "one with the model's classes, as 'core-tuning finetune --help' lists them",
+        says="the run's",
+    )
+    data_dir: Path | None = option(None, "where the data set lies", metavar="DIR")
+    download: bool = option(False, "fetch it first, where torchvision can")
+    split: str = option("test", "", choices=("test", "validation"))
+    n: str | None = option(
+        None,
+        "images, drawn by --seed, the same for every attack",
+        metavar="N|all",
+        says=f"{DEFAULT_N}, or all where there are fewer",
+    )
+    seed: int = option(0, "of images and attacks")
+
+
+@dataclass(kw_only=True)
+class Attacks(Options):
+    """attacks"""
+
+    attacks: list[str] = option(list(DEFAULT_ATTACKS), f"of {', '.join(ATTACKS)}", at_least=1)
+    norm: list[str] = option([], "l2, linf", says="both", metavar="NORM", at_least=1)
+    l2: list[str] | None = option(
+        None,
+        "eps of images in [0, 1]; --l2 alone leaves the norm out",
+        metavar="EPS",
+        says=f"{' '.join(PAPER_EPS['l2'])}, Table 9",
+    )
+    linf: list[str] | None = option(
+        None,
+        "the same; --linf alone leaves the norm out",
+        metavar="EPS",
+        says=f"{' '.join(PAPER_EPS['linf'])}, Table 9",
+    )
+    attack_space: str = option(
+        "input",
+        "attack the network's input, as the paper does, or the images at their own resolution "
+        "with the resizing inside the model, comparable with RobustBench; images of many sizes "
+        "are then attacked size by size, slowly",
+        choices=SPACES,
+    )
+    square_queries: int = option(
+        5000, "of square, for each image; AutoAttack keeps its own", metavar="Q"
+    )
+    masking_checks: bool = option(True, "do not look for masked gradients")
+
+    def budgets(self) -> list[tuple[str, float]]:
+        """Norm and eps of the rows, in their order.
+
+        Raises:
+            UserError: one is not a budget, or none is left.
+        """
+        asked = [check_name(norm, NORMS, "There is no norm") for norm in self.norm or NORMS]
+        found = []
+        for norm, given in (("l2", self.l2), ("linf", self.linf)):
+            if norm in asked:
+                texts = PAPER_EPS[norm] if given is None else given
+                found += [(norm, _positive(norm, text)) for text in texts]
+            elif given:
+                raise UserError(
+                    f"--{norm} is given and --norm {' '.join(asked)} leaves that norm out: "
+                    "leave out one of them."
+                )
+        if not found:
+            raise UserError("No eps is left to attack with: give --l2 EPS or --linf EPS.")
+        return list(dict.fromkeys(found))
+
+
+@dataclass(kw_only=True)
+class Place(Options):
+    """run"""
+
+    batch_size: int = option(128, "images attacked at once; another one gives other random starts")
+    device: str = option("auto", "", choices=("auto", "cpu", "cuda"))
+    workers: int = option(2, "processes that read images")
+    output: Path | None = option(
+        None, "", metavar="DIR", says="RUN/robustness, or runs/robustness-NAME"
+    )
+    resume: bool = option(False, "go on with a stopped evaluation, or add attacks and eps to one")
+    overwrite: bool = option(False, "delete an older evaluation there first")
+
+
+@dataclass(kw_only=True)
+class RobustEvaluate(Subject, Unstated, Images, Attacks, Place):
+    """Measure clean and robust accuracy in float32, and look for masked gradients.
+
+    Without options: PGD-10 (the paper's protocol), PGD-50 with 10 restarts, Square and AutoAttack
+    standard, at every eps of the paper's Table 9, on up to 1000 test images.
+    """
+
+    @classmethod
+    def read(cls, prog: str, argv: Sequence[str]) -> Self:
+        """Read a command line."""
+        refuse_negative_fractions(list(argv))
+        return super().read(prog, argv)
+
+    def complete(self) -> None:
+        """Check what concerns several options, or the text of one.
+
+        Raises:
+            UserError: options contradict each other, or one cannot be read.
+        """
+        self._check_subject()
+        names = [check_name(name, ATTACKS, "There is no attack") for name in self.attacks]
+        self.attacks = list(dict.fromkeys(names))
+        if self.n not in (None, "all") and not re.fullmatch(r"0*[1-9]\d{0,17}", self.n or ""):
+            raise UserError(f"--n is '{self.n}': expected a number of at least 1, or all.")
+        self.budgets()
+        if self.resume and self.overwrite:
+            raise UserError("--resume and --overwrite are both given: choose one of them.")
+
+    def _check_subject(self) -> None:
+        if (self.model is None) == (self.module is None):
+            given = "Both a model file and --module are" if self.model else "No model is"
+            raise UserError(
+                f"{given} given: name a run's folder, a checkpoint, or --module FILE.py:FUNCTION."
+            )
+        if self.module is not None:
+            if not all(self.module.rpartition(":")):
+                raise UserError(
+                    f"--module is '{self.module}': expected FILE.py:FUNCTION, such as "
+                    "my.py:build_model."
+                )
+            for name in ("dataset", "image_size"):
+                if getattr(self, name) is None:
+                    raise UserError(
+                        f"--{name.replace('_', '-')} is missing: --module needs --dataset NAME and "
+                        "--image-size PX, which a Python function does not state."
+                    )
+            if self.encoder is not None:
+                raise UserError(
+                    "--encoder is given with --module, whose function builds the whole model."
+                )
+        # Not Path's, which raises for names that no file can have.
+        elif not os.path.exists(str(self.model)):  # noqa: PTH110
+            raise UserError(
+                f"'{str(self.model)[:200]}' does not exist: name a run's folder, its "
+                "model.safetensors, or a checkpoint."
+            )
+
+    def wanted(self, total: int) -> int | None:
+        """How many of so many images are measured; None for all of them."""
+        if self.n is None:
+            return min(DEFAULT_N, total)
+        return None if self.n == "all" else int(self.n)
+
+    def largest(self, norm: str) -> float | None:
+        """The largest eps of a norm; None if the norm is left out."""
+        return max((eps for each, eps in self.budgets() if each == norm), default=None)
+
+    def default_output(self) -> Path:
+        """Where an evaluation is written if --output does not say it."""
+        if self.module is not None:
+            file, _, function = self.module.rpartition(":")
+            return Path("runs") / f"robustness-{Path(file).stem}-{function}"
+        assert self.model is not None
+        if self.model.is_dir():
+            return self.model / "robustness"
+        if (self.model.parent / RUN_FILES[0]).is_file():
+            return self.model.parent / "robustness"
+        return Path("runs") / f"robustness-{self.model.stem}"
+
+
+def _positive(norm: str, text: str) -> float:
+    eps = make_budget(norm, parse_eps(text)).eps
+    if eps == 0:
+        raise UserError(f"--{norm} {text} allows no change: clean accuracy is measured anyway.")
+    return eps

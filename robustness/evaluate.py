@@ -2,133 +2,171 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
+import importlib.metadata
+import math
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core_tuning.errors import UserError
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
 
-from .evaluate_options import DEFAULT_N, HARMLESS, parse
+from core_tuning.config import MOVABLE
+from core_tuning.data import (
+    Splits,
+    build_transforms,
+    check_same_images,
+    describe_change,
+    load_splits,
+)
+from core_tuning.errors import UserError
+from core_tuning.options import plain_values
+from core_tuning.training.folder import RunFolder, environment
+from core_tuning.training.optimisation import choose_device
+
+from .attack.autoattack import check_pyautoattack, collect_warnings
+from .attack.pgd import check_torchattacks
+from .attack.view import AttackView
+from .budgets import NORMS, beyond_usual, check_reach, describe_eps, make_budget
+from .config import RobustEvaluate
+from .masking import Checked, check_masking, read_checked, write_checked
+from .measure import (
+    Row,
+    Rows,
+    accuracy,
+    as_float,
+    bits,
+    classify,
+    device_of,
+    measure,
+    right_without_attack,
+    strict_float32,
+)
+from .own_module import own_code
+from .pixels import (
+    Group,
+    Pixels,
+    ResizedInside,
+    choose_images,
+    describe_sizes,
+    l2_equivalent,
+    read_pixels,
+)
+from .protocols import PROTOCOLS, Protocol, Stage, choose_protocol
+from .report import FILES as REPORT_FILES
+from .report import Clean, Examples, Images, Report, printed, write_report
+from .subject import PROBED, Subject, check_output, inspect_answers, load_subject, seeded
 
 # What an evaluation writes.
-FILES = (
-    "rows.jsonl",
-    ".row.json",
-    "masking.jsonl",
-    "report.json",
-    "report.md",
-    "report.html",
-    "figures/*.png",
-)
+FILES = ("rows.jsonl", ".row.json", "masking.jsonl", *REPORT_FILES)
+VERSIONED = ("core-tuning", "torch", "torchvision", "torchattacks", "pyautoattack")
+# What does not tell one evaluation from another: where it lies, and which rows are asked of it,
+# because each row says itself what it is.
+NOT_STATED = frozenset(
+    ("model", "module", "output", "resume", "overwrite", "attacks", "norm", *NORMS,
+     "masking_checks")
+)  # fmt: skip
 # The masking checks cost about as much as a row each: so many images show what they look for.
 MASKING_IMAGES = 200
 EXAMPLES = 6
 # Smallest side in pixels that Square's pattern for L2 can be laid on.
 SMALLEST_SIDE = 5
 
+Transform = Callable[[Image.Image], Tensor]
 
-def main(argv: list[str]) -> int:
-    """Run the command."""
-    options = parse(argv)
-    is_folder = options.model is not None and options.model.is_dir()
-    seeds = sorted(options.model.glob("seed-*")) if is_folder else []
-    if seeds and options.output is not None:
+
+def main(options: RobustEvaluate) -> None:
+    """Run the command, for each run of a folder that holds several."""
+    runs = sorted(options.model.glob("seed-*")) if options.model is not None else []
+    if runs and options.output is not None:
         raise UserError(f"{options.model} holds several runs: evaluate one of them with --output.")
-    for model in seeds or [options.model]:
-        _evaluate(argparse.Namespace(**{**vars(options), "model": model}))
-    return 0
+    for one in [dataclasses.replace(options, model=run) for run in runs] or [options]:
+        evaluate(one)
 
 
-class _Evaluation(NamedTuple):
-    """What is evaluated, on what, and where it goes."""
+def evaluate(options: RobustEvaluate) -> Report:
+    """Measure clean and robust accuracy of a model, and look for masked gradients.
 
-    options: argparse.Namespace
-    subject: Any  # Subject
-    model: Any  # nn.Module on the device, from attacked images to logits
-    network: Any  # nn.Module on the device, from the network's input to logits
-    pixels: Any  # Pixels
-    transform: Any
-    data: dict[str, Any]
-    randomness: Any  # Randomness
-    folder: Any  # RunFolder
-    config: dict[str, Any]
+    Nothing is written before model, images and options are known to fit.
 
-
-def _evaluate(options: argparse.Namespace) -> None:
-    from core_tuning.training.optimisation import choose_device
-
-    from .attack.autoattack import check_pyautoattack
-    from .attack.pgd import check_torchattacks
-    from .evaluation_report import finish
-    from .measure import strict_float32
-    from .probe import seeded
-
+    Raises:
+        UserError: they do not, or a package is missing, or the folder holds something else.
+    """
     check_torchattacks()
     if options.masking_checks or {"square", "autoattack"} & set(options.attacks):
         check_pyautoattack()
     device = choose_device(options.device)
-    output = _output(options)
+    folder = RunFolder(options.output or options.default_output(), FILES)
     if not options.resume:
-        _check_free(output, options)
+        _check_start(folder, overwrite=options.overwrite)
     with strict_float32(device), seeded(options.seed):
-        evaluation = _prepare(options, output, device)
-        with _open_folder(evaluation):
-            clean, file, view = _measure(evaluation)
-            masking = _look_for_masking(evaluation) if options.masking_checks else []
-            finish(evaluation, clean, file, masking, view, examples=EXAMPLES)
+        subject = load_subject(options)
+        network = subject.model
+        with own_code(f"Moving {subject.facts['source']} to {device}", "name another --device"):
+            network.to(device)
+        splits = _load_splits(options, subject)
+        check_output(network, len(splits.classes), (subject.image_size, subject.image_size))
+        transform = build_transforms(subject.recipe, subject.image_size).evaluate
+        pixels, data = _load_images(options, subject, splits, transform)
+        _check_sizes(options, pixels)
+        model = network
+        if options.attack_space == "native":
+            model = ResizedInside(network, transform).eval()
+        sample = max(pixels.attacked, key=lambda group: len(group.labels))
+        randomness = inspect_answers(model, as_float(sample.images[:PROBED].to(device)))
+        with _opened(folder, options, _stated(options, subject, splits, data)):
+            if randomness.is_randomised:
+                print(f"note: {randomness.sentence()}")
+            jobs = _jobs(options, len(splits.classes), pixels, randomised=randomness.is_randomised)
+            clean = _measure_clean(options, model, network, pixels)
+            common = _conditions(options, subject, data, clean, device)
+            common["randomised"] = randomness.is_randomised
+            rows = _measure_rows(options, jobs, model, pixels, transform, folder.path, common)
+            masking: list[Checked] = []
+            if options.masking_checks:
+                masking = _look_for_masking(options, model, network, pixels, folder.path)
+            report = Report(
+                subject.facts,
+                randomness,
+                data,
+                {**environment(), **versions(), "device": str(device)},
+                clean,
+                rows,
+                [found.with_rows(rows) for found in masking],
+                pixels.network.labels.tolist(),
+            )
+            examples = _attack_examples(options, model, sample, splits.classes)
+            write_report(folder.path, report, examples)
+    print("\n".join(printed(report)))
+    print(f"see report.html, report.md, report.json, images.csv and figures/ in {folder.path}")
+    return report
 
 
-def _output(options: argparse.Namespace) -> Path:
-    if options.output is not None:
-        return options.output
-    if options.module is not None:
-        file, _, function = options.module.rpartition(":")
-        return Path("runs") / f"robustness-{Path(file).stem}-{function}"
-    if options.model.is_dir():
-        return options.model / "robustness"
-    if (options.model.parent / "run.json").is_file():
-        return options.model.parent / "robustness"
-    return Path("runs") / f"robustness-{options.model.stem}"
-
-
-def _check_free(output: Path, options: argparse.Namespace) -> None:
-    from core_tuning.training.folder import RunFolder
-
-    folder = RunFolder(output, FILES)
-    folder.check_start(overwrite=options.overwrite)
-    taken = not folder.is_free() and not (output / "rows.jsonl").exists()
-    if taken and "attack_space" not in folder.read_run()["options"]:
+def _check_start(folder: RunFolder, *, overwrite: bool) -> None:
+    folder.check_start(overwrite=overwrite)
+    is_evaluation = (folder.path / "rows.jsonl").exists()
+    if not (folder.is_free() or is_evaluation or "attack_space" in folder.read_run()["options"]):
         raise UserError(
-            f"The folder {output} holds a run, not an evaluation: name another with --output."
+            f"The folder {folder.path} holds a run, not an evaluation: name another with --output."
         )
 
 
-def _prepare(options: argparse.Namespace, output: Path, device: Any) -> _Evaluation:
-    """Load model and images; nothing is written before all of it is known to fit."""
-    from core_tuning.data import build_transforms, load_splits
-    from core_tuning.training.folder import RunFolder
-
-    from .measure import as_float
-    from .probe import PROBED, check_output, inspect_answers
-    from .spaces import ResizedInside, choose_images, read_pixels
-    from .subject import load_subject
-    from .user_module import own_code
-
-    subject = load_subject(options)
-    with own_code(f"Moving {subject.facts['source']} to {device}", "name another --device"):
-        subject.model.to(device)
-    config = subject.config
+def _load_splits(options: RobustEvaluate, subject: Subject) -> Splits:
     splits = load_splits(
         subject.dataset,
         subject.data_dir,
         download=options.download,
-        fraction=config.get("fraction", 1.0),
-        validation=config.get("validation", 0.1),
-        seed=config.get("seed", options.seed),
+        fraction=subject.made.get("fraction", 1.0),
+        validation=subject.made.get("validation", 0.1),
+        seed=subject.made.get("seed", options.seed),
     )
     if subject.classes is not None and splits.classes != subject.classes:
         raise UserError(
@@ -136,77 +174,57 @@ def _prepare(options: argparse.Namespace, output: Path, device: Any) -> _Evaluat
             f"model's ({', '.join(subject.classes[:3])}, ...): evaluate it on a data set with the "
             "same class names."
         )
-    size = (subject.image_size, subject.image_size)
-    check_output(subject.model, len(splits.classes), size)
-    images = getattr(splits, options.split)
+    return splits
+
+
+def _load_images(
+    options: RobustEvaluate, subject: Subject, splits: Splits, transform: Transform
+) -> tuple[Pixels, Images]:
+    """Read the images into memory, and say which they are."""
+    images = {"test": splits.test, "validation": splits.validation}[options.split]
     if not len(images):
         raise UserError(
             f"The {options.split} split of {subject.dataset} is empty: name another --split."
         )
-    wanted = min(DEFAULT_N, len(images)) if options.n is None else options.n
-    indices = choose_images(len(images), None if wanted == "all" else wanted, options.seed)
-    transform = build_transforms(subject.recipe, subject.image_size).evaluate
+    indices = choose_images(len(images), options.wanted(len(images)), options.seed)
     pixels = read_pixels(images, indices, transform, options.attack_space, workers=options.workers)
-    _check_sizes(options, pixels)
-    model = subject.model
-    if options.attack_space == "native":
-        model = ResizedInside(model, transform).eval()
-    largest = max(pixels.attacked, key=lambda group: len(group.labels)).images
-    randomness = inspect_answers(model, as_float(largest[:PROBED].to(device)))
-    data = {
-        "dataset": subject.dataset,
-        "split": options.split,
-        "description": splits.split,
-        "classes": splits.classes,
-        "n": len(indices),
-        "total": len(images),
-        "seed": options.seed,
-        "warnings": [
-            *splits.warnings,
-            *_images_warning(subject, splits.fingerprint),
-            *_validation_warning(options, subject),
-        ],
-    }
-    folder = RunFolder(output, FILES)
-    config = _config(options, subject, data, splits.fingerprint)
-    return _Evaluation(
-        options, subject, model, subject.model, pixels, transform, data, randomness, folder, config
+    warnings = list(splits.warnings)
+    before = subject.made.get("data")
+    change = None if before is None else describe_change(before, splits.fingerprint)
+    if change is not None:
+        warnings.append(f"The images are not those of the run: {change}.")
+    if options.split == "validation" and subject.made:
+        warnings.append(
+            f"The run's model may have been selected on these images (selection: "
+            f"{subject.facts['selection']}): its figures on them are too good."
+        )
+    elif options.split == "validation":
+        warnings.append(
+            "The validation images may be carved out of the training images: the model may have "
+            "been trained on them."
+        )
+    return pixels, Images(
+        subject.dataset,
+        options.split,
+        splits.split,
+        splits.classes,
+        len(indices),
+        len(images),
+        options.seed,
+        warnings,
+        options.attack_space,
+        describe_sizes([(subject.image_size, subject.image_size)]),
+        describe_sizes(pixels.sizes),
+        indices,
     )
 
 
-def _images_warning(subject: Any, fingerprint: dict[str, Any]) -> list[str]:
-    from core_tuning.data import describe_change
-
-    before = subject.config.get("data")
-    change = None if before is None else describe_change(before, fingerprint)
-    return [] if change is None else [f"The images are not those of the run: {change}."]
-
-
-def _validation_warning(options: argparse.Namespace, subject: Any) -> list[str]:
-    if options.split != "validation":
-        return []
-    if subject.config:
-        return [
-            f"The run's model may have been selected on these images (selection: "
-            f"{subject.facts['selection']}): its figures on them are too good."
-        ]
-    return [
-        "The validation images may be carved out of the training images: the model may have been "
-        "trained on them."
-    ]
-
-
-def _check_sizes(options: argparse.Namespace, pixels: Any) -> None:
-    for images, _ in pixels.attacked:
+def _check_sizes(options: RobustEvaluate, pixels: Pixels) -> None:
+    squared = {"square", "autoattack"} & set(options.attacks)
+    for images, _, _ in pixels.attacked:
+        for norm, eps in options.budgets():
+            check_reach(norm, eps, images[0].numel())
         height, width = images.shape[-2:]
-        largest = (3 * height * width) ** 0.5
-        for eps in options.l2:
-            if eps > largest:
-                raise UserError(
-                    f"eps is {eps:g} in the L2 norm, and images of {height}x{width} pixels in "
-                    f"[0, 1] are at most {largest:.4g} apart: expected no more."
-                )
-        squared = {"square", "autoattack"} & set(options.attacks)
         if squared and min(height, width) < SMALLEST_SIDE:
             raise UserError(
                 f"Images of {height}x{width} pixels are too small for Square, which needs "
@@ -214,107 +232,242 @@ def _check_sizes(options: argparse.Namespace, pixels: Any) -> None:
             )
 
 
-def _config(
-    options: argparse.Namespace, subject: Any, data: dict[str, Any], fingerprint: dict[str, Any]
+def _stated(
+    options: RobustEvaluate, subject: Subject, splits: Splits, data: Images
 ) -> dict[str, Any]:
-    """Everything that is needed to repeat the evaluation, as plain values."""
-    left_out = ("model", "module", "output", "resume", "overwrite", "budgets", "norm")
-    config = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(options).items()
-        if name not in left_out
-    }
-    config |= {"source": subject.facts["source"], "weights": subject.facts["weights"]}
-    config["code"] = subject.facts.get("code")
-    config |= {"dataset": subject.dataset, "n": data["n"], "total": data["total"]}
-    return {"command": "robust evaluate", "options": config, "data": fingerprint}
+    """Everything that tells this evaluation from another, as plain values."""
+    values = {k: value for k, value in plain_values(options).items() if k not in NOT_STATED}
+    values |= {"dataset": data.dataset, "n": data.n, "total": data.total}
+    values |= {"weights": subject.facts["weights"], "code": subject.facts.get("code")}
+    return {"command": "robust evaluate", "options": values, "data": splits.fingerprint}
 
 
 @contextmanager
-def _open_folder(evaluation: _Evaluation) -> Iterator[None]:
+def _opened(folder: RunFolder, options: RobustEvaluate, stated: dict[str, Any]) -> Iterator[None]:
     """Hold the folder, started or gone on with."""
-    from core_tuning.data import check_same_images
-
-    options, folder, config = evaluation.options, evaluation.folder, evaluation.config
     resumes = options.resume and not folder.is_free()
-    may_differ = HARMLESS | {"source"}
     if resumes:
         before = folder.read_run().get("data")
-        folder.check_resume({**config, "data": before}, may_differ=may_differ)
-        check_same_images(before, config["data"], folder.path)
+        folder.check_resume({**stated, "data": before}, may_differ=MOVABLE)
+        check_same_images(before, stated["data"], folder.path)
     with folder.hold():
         if resumes:
-            folder.resume(config, may_differ=may_differ)
+            folder.resume(stated, may_differ=MOVABLE)
         else:
-            folder.start(config, overwrite=options.overwrite)
+            folder.start(stated, overwrite=options.overwrite)
         yield
 
 
-def _measure(evaluation: _Evaluation) -> tuple[dict[str, Any], Any, Any]:
-    """Measure clean accuracy and every row."""
-    from .attack.view import AttackView
-    from .evaluation_report import measure_clean, row_facts
-    from .evaluation_rows import Job, RowFile, eps_note, measure_rows
-    from .probe import describe_randomness
-    from .protocols import choose_protocol
+class _Job(NamedTuple):
+    """A row that is asked for, and what is to be said of it."""
 
-    options, randomness = evaluation.options, evaluation.randomness
-    if randomness.is_randomised:
-        print(f"note: {describe_randomness(randomness.facts())}")
-    clean = measure_clean(evaluation)
-    classes = len(evaluation.data["classes"])
-    protocols = [
-        choose_protocol(
-            name, classes, queries=options.square_queries, is_randomised=randomness.is_randomised
-        )
-        for name in options.attacks
-    ]
-    notes = [protocol.note for protocol in protocols]
-    notes += [eps_note(norm, eps, evaluation.pixels.attacked) for norm, eps in options.budgets]
-    for note in filter(None, notes):
+    protocol: Protocol
+    norm: str
+    eps: float
+    notes: list[str]
+
+    def __str__(self) -> str:
+        return f"{self.protocol.name} {self.norm} {describe_eps(self.norm, self.eps)}"
+
+
+def _jobs(
+    options: RobustEvaluate, num_classes: int, pixels: Pixels, *, randomised: bool
+) -> list[_Job]:
+    """The rows that are asked for, in order; notes on them are printed."""
+    sizes = [(images.shape[-2], images.shape[-1]) for images, _, _ in pixels.attacked]
+    smallest, is_oblong = min(sizes, key=math.prod), any(height != width for height, width in sizes)
+    jobs = []
+    for norm, eps in options.budgets():
+        large = beyond_usual(norm, eps, smallest)
+        for name in options.attacks:
+            protocol = choose_protocol(
+                name, num_classes, queries=options.square_queries, is_randomised=randomised
+            )
+            notes = [protocol.note] if protocol.note else []
+            if is_oblong and "square" in {stage.name for stage in protocol.stages}:
+                notes.append("Square was made for square images; some here are not.")
+            if large:
+                notes.append(
+                    f"{large}: such a change can be seen, and may change what the image shows."
+                )
+            jobs.append(_Job(protocol, norm, eps, notes))
+    for note in dict.fromkeys(note for job in jobs for note in job.notes):
         print(f"note: {note}")
-    jobs = [Job(protocol, norm, eps) for norm, eps in options.budgets for protocol in protocols]
-    file = RowFile(evaluation.folder.path)
-    view = AttackView(evaluation.model)
-    common, describe = row_facts(evaluation, clean)
-    measure_rows(
-        jobs, evaluation.model, view, evaluation.pixels, file, common, describe,
-        seed=options.seed, batch_size=options.batch_size,
-    )  # fmt: skip
-    return clean, file, view
+    return jobs
 
 
-def _look_for_masking(evaluation: _Evaluation) -> list[dict[str, Any]]:
-    """Check each norm at its largest eps, and keep what was found."""
-    from core_tuning.training.folder import append_line
+def _measure_clean(
+    options: RobustEvaluate, model: nn.Module, network: nn.Module, pixels: Pixels
+) -> Clean:
+    """Measure accuracy without an attack, in the attacked space and at the network's input."""
+    right = right_without_attack(model, pixels.attacked, batch_size=options.batch_size)
+    counted, usual = accuracy(int(right.sum()), len(right)), None
+    if model is not network:
+        as_input = right_without_attack(network, [pixels.network], batch_size=options.batch_size)
+        usual = accuracy(int(as_input.sum()), len(as_input))
+    return Clean(counted, bits(right), usual)
 
-    from .evaluation_rows import read_masking
-    from .masking import check_masking
-    from .measure import as_float
 
-    options = evaluation.options
-    path = evaluation.folder.path / "masking.jsonl"
-    found = read_masking(path)
-    model, group = evaluation.model, evaluation.pixels.attacked[0]
-    space = options.attack_space
-    if len(evaluation.pixels.attacked) > 1:
-        # Too few of each size to tell anything: the network is looked at without the resizing.
-        model, group, space = evaluation.network, evaluation.pixels.network, "input"
-    images, labels = (tensor[:MASKING_IMAGES] for tensor in group)
-    for norm in ("l2", "linf"):
-        eps = max((eps for each, eps in options.budgets if each == norm), default=None)
-        if eps is None or any([line["norm"], line["eps"]] == [norm, eps] for line in found):
-            continue
-        checks = check_masking(
-            model, as_float(images), labels, norm, eps, seed=options.seed,
-            batch_size=options.batch_size, on_progress=partial(_say, norm),
-        )  # fmt: skip
-        line = {"norm": norm, "eps": eps, "images": len(images), "space": space}
-        line["checks"] = [check._asdict() for check in checks]
-        append_line(path, line)
-        found.append(line)
+def versions() -> dict[str, str]:
+    """Return the versions of what a row depends on."""
+    found = {}
+    for name in VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
     return found
 
 
-def _say(norm: str, text: str) -> None:
-    print(f"masking, {norm}: {text}", file=sys.stderr)
+def _conditions(
+    options: RobustEvaluate, subject: Subject, data: Images, clean: Clean, device: torch.device
+) -> dict[str, Any]:
+    """What every row states alike."""
+    return {
+        "space": options.attack_space,
+        "input_size": data.input_size,
+        "native_size": data.native_size,
+        "clean_correct": clean.accuracy.correct,
+        "split": options.split,
+        "selection": subject.facts["selection"],
+        "seed": options.seed,
+        "batch_size": options.batch_size,
+        "precision": "float32",
+        "device": str(device),
+        "versions": versions(),
+    }
+
+
+def _measure_rows(
+    options: RobustEvaluate,
+    jobs: Sequence[_Job],
+    model: nn.Module,
+    pixels: Pixels,
+    transform: Transform,
+    folder: Path,
+    common: dict[str, Any],
+) -> list[Row]:
+    """Measure the rows that the folder lacks, write each of them, and return all."""
+    rows, view = Rows(folder), AttackView(model)
+    missing = [job for job in jobs if rows.find(job.protocol.name, job.norm, job.eps) is None]
+    with _Bar(missing, len(pixels.sizes), view) as bar:
+        for job in missing:
+            bar.set_description_str(str(job))
+            protocol, norm, eps, notes = job
+            key, started = f"{protocol.name} {norm} {eps!r}", time.monotonic()
+            progress = rows.progress(key, len(pixels.sizes), len(protocol.stages))
+            with collect_warnings() as warnings:
+                found = measure(
+                    model, view, pixels.attacked, protocol, norm, eps,
+                    seed=options.seed, batch_size=options.batch_size, progress=progress,
+                    save=partial(rows.save, key), on_batch=bar.settle,
+                )  # fmt: skip
+            counted = accuracy(int(found.robust.sum()), len(found.robust))
+            budget = make_budget(norm, eps, steps=protocol.steps) if protocol.steps else None
+            size = l2_equivalent(norm, eps, options.attack_space, pixels, transform)
+            row = Row(
+                attack=protocol.name,
+                title=protocol.title,
+                norm=norm,
+                eps=eps,
+                eps_text=describe_eps(norm, eps),
+                **counted._asdict(),
+                robust=counted.percent,
+                images=bits(found.robust),
+                after=[list(pair) for pair in found.after] if len(found.after) > 1 else [],
+                restarts=len(protocol.stages) if protocol.steps else 1,
+                steps=budget and budget.steps,
+                step_size=budget and budget.step_size,
+                zero_gradients=found.zero_gradients,
+                largest_l2=size.largest,
+                largest_l2_native=size.native,
+                largest_l2_native_range=[size.low, size.high],
+                notes=notes,
+                warnings=warnings,
+                # What an earlier process took is not known.
+                seconds=None if progress else round(time.monotonic() - started, 1),
+                **common,
+            )
+            rows.append(row)
+            said = f"{job}: {row.robust:.2f}% [{row.low:.2f}, {row.high:.2f}]"
+            bar.write(said, file=sys.stderr)
+    return rows.finished
+
+
+class _Bar(tqdm):
+    """Share of the work that is done, and the time left, on stderr.
+
+    Work is counted in forward passes of an image, of which fooled images need fewer: the time
+    left is at most what is shown.
+    """
+
+    def __init__(self, jobs: Sequence[_Job], images: int, view: nn.Module) -> None:
+        work = sum(stage.cost for job in jobs for stage in job.protocol.stages)
+        form = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} passed, {remaining} left"
+        super().__init__(
+            total=images * work, mininterval=0.5, smoothing=0.1, disable=not jobs, bar_format=form
+        )
+        self.settled = 0
+        view.register_forward_hook(self._tick)
+
+    def _tick(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self.update(len(inputs[0]) * (2 if inputs[0].requires_grad else 1))
+
+    def settle(self, images: int, stage: Stage) -> None:
+        """Count images as done with a stage, whatever it took."""
+        self.settled += images * stage.cost
+        self.n = self.settled
+        self.refresh()
+
+
+def _look_for_masking(
+    options: RobustEvaluate, model: nn.Module, network: nn.Module, pixels: Pixels, folder: Path
+) -> list[Checked]:
+    """Check each norm at its largest eps, and keep what was found."""
+    path = folder / "masking.jsonl"
+    found = read_checked(path)
+    group, space = pixels.attacked[0], options.attack_space
+    if len(pixels.attacked) > 1:
+        # Too few of each size to tell anything: the network is looked at without the resizing.
+        model, group, space = network, pixels.network, "input"
+    group = Group(
+        as_float(group.images[:MASKING_IMAGES]),
+        group.labels[:MASKING_IMAGES],
+        torch.arange(len(group.labels[:MASKING_IMAGES])),
+    )
+    for norm in NORMS:
+        eps = options.largest(norm)
+        if eps is None or any((line.norm, line.eps) == (norm, eps) for line in found):
+            continue
+        checks = check_masking(
+            model, group, norm, eps, seed=options.seed, batch_size=options.batch_size,
+            on_progress=partial(print, f"masking, {norm}:", file=sys.stderr),
+        )  # fmt: skip
+        found.append(Checked(norm, eps, len(group.labels), space, checks))
+        write_checked(path, found[-1])
+    return found
+
+
+def _attack_examples(
+    options: RobustEvaluate, model: nn.Module, group: Group, classes: Sequence[str]
+) -> Examples | None:
+    """Attack a few images that are classified right, by PGD-10 at the first norm's largest eps."""
+    predicted = classify(model, group.images, batch_size=options.batch_size)
+    chosen = (predicted == group.labels).nonzero().flatten()[:EXAMPLES]
+    if not len(chosen):
+        return None
+    norm, _ = options.budgets()[0]
+    eps = options.largest(norm)
+    assert eps is not None
+    device = device_of(model)
+    clean, truth = as_float(group.images[chosen].to(device)), group.labels[chosen]
+    [stage] = PROTOCOLS["pgd10"].stages
+    view = AttackView(model)
+    adversarial = stage.attack(view, clean, truth.to(device), norm, eps, options.seed)
+    fooled = classify(model, adversarial, batch_size=options.batch_size)
+    titles = [
+        f"{classes[true]} → {classes[now]}" if true != now else f"{classes[true]} (kept)"
+        for true, now in zip(truth.tolist(), fooled.tolist(), strict=True)
+    ]
+    before, after = np.asarray(clean.cpu()), np.asarray(adversarial.cpu())
+    return Examples(before, after, titles, f"{norm} eps {describe_eps(norm, eps)}")

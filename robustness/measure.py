@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterator
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+from scipy import stats
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from core_tuning.errors import UserError
-from core_tuning.files import read_json
-from core_tuning.training.folder import write_atomically
+from core_tuning.files import append_line, field, read_json, read_lines, write_json, write_lines
 from core_tuning.training.seeds import derive_seed
 
+from .attack.view import AttackView
+from .pixels import Group
 from .protocols import GRADIENT_PROTOCOLS, Protocol, Stage
 
-# Of a standard normal distribution: 95% lie within.
-_Z = 1.959963984540054
 # What rounding in float32 may add to a perturbation's norm.
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
-
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """Return the 95% interval of a share, in percent (Wilson, 1927).
-
-    Args:
-        correct: number of images classified right.
-        n: number of images, at least 1.
-    """
-    share, z2 = correct / n, _Z**2 / n
-    centre = (share + z2 / 2) / (1 + z2)
-    half = _Z / (1 + z2) * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
-    # At the ends the formula gives the bound itself, but for rounding.
-    low = 0.0 if correct == 0 else centre - half
-    high = 1.0 if correct == n else centre + half
-    return 100 * low, 100 * high
+T = TypeVar("T")
 
 
 class Accuracy(NamedTuple):
@@ -57,8 +43,9 @@ class Accuracy(NamedTuple):
 
 
 def accuracy(correct: int, n: int) -> Accuracy:
-    """Count `correct` of `n` images."""
-    return Accuracy(correct, n, *wilson(correct, n))
+    """Count `correct` of `n` images, of which there is at least one."""
+    low, high = stats.binomtest(correct, n).proportion_ci(method="wilson")
+    return Accuracy(correct, n, 100 * low, 100 * high)
 
 
 class Measurement(NamedTuple):
@@ -66,35 +53,13 @@ class Measurement(NamedTuple):
 
     Attributes:
         robust: (n,) bool on the CPU, classified right without and under attack.
-        after: (stage, images still classified right after it).
+        after: [stage, images still classified right after it].
         zero_gradients: share of exactly zero gradients in [0, 1], None if none was counted.
     """
 
     robust: Tensor
     after: list[tuple[str, int]]
     zero_gradients: float | None
-
-
-class SavedState:
-    """A small JSON file that is replaced after every batch.
-
-    Args:
-        path: of the file; None keeps nothing.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-
-    def read(self) -> dict[str, Any]:
-        """Return what was written last; {} if there is nothing."""
-        if self.path is None or not self.path.exists():
-            return {}
-        return read_json(self.path)
-
-    def write(self, contents: dict[str, Any]) -> None:
-        """Replace the file."""
-        if self.path is not None:
-            write_atomically(self.path, json.dumps(contents).encode())
 
 
 @contextmanager
@@ -138,18 +103,72 @@ def _predict(model: nn.Module, images: Tensor) -> Tensor:
     return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1)).cpu()
 
 
+def right_without_attack(model: nn.Module, groups: Sequence[Group], *, batch_size: int) -> Tensor:
+    """Which images (n,) bool, of all groups, a model classifies right."""
+    right = torch.zeros(sum(len(each.labels) for each in groups), dtype=torch.bool)
+    for images, labels, positions in groups:
+        right[positions] = classify(model, images, batch_size=batch_size) == labels.cpu()
+    return right
+
+
+def bits(right: Tensor) -> str:
+    """Write (n,) bool as a text of as many digits, 1 for True."""
+    return "".join("1" if each else "0" for each in right.tolist())
+
+
+def from_bits(text: str) -> Tensor:
+    """Read what `bits` wrote."""
+    return torch.tensor([each == "1" for each in text])
+
+
+@dataclass
+class Progress:
+    """A row that is not finished: what `measure` goes on from.
+
+    Attributes:
+        before: bits of the images right before the stage in progress.
+        right: bits of those still right.
+        stage: the stage in progress, and how many of its batches are done.
+        batch: see `stage`.
+        after: [stage, images right after it].
+        zero: [images, share of zero gradients] of each batch.
+    """
+
+    before: str
+    right: str
+    stage: int
+    batch: int
+    after: list[Any]
+    zero: list[Any]
+
+    def fits(self, n: int, stages: int) -> bool:
+        """Whether this is what is saved of n images and so many stages."""
+        return (
+            0 <= self.stage <= stages
+            and self.batch >= 0
+            and len(self.before) == len(self.right) == n
+            and set(self.before + self.right) <= {"0", "1"}
+            and all(_are(pair, str, int) for pair in self.after)
+            and all(_are(pair, int, float) for pair in self.zero)
+        )
+
+
+def _are(values: object, *kinds: type) -> bool:
+    return isinstance(values, list) and [type(value) for value in values] == list(kinds)
+
+
 def measure(
     model: nn.Module,
     view: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    groups: Sequence[Group],
     protocol: Protocol,
     norm: str,
     eps: float,
     *,
     seed: int,
     batch_size: int,
-    saved: SavedState | None = None,
+    progress: Progress | None = None,
+    save: Callable[[Progress], None] | None = None,
     on_batch: Callable[[int, Stage], None] | None = None,
 ) -> Measurement:
     """Attack a view of a model and judge what comes of it by the model itself.
@@ -161,87 +180,60 @@ def measure(
     Args:
         model: images (n, 3, h, w) in [0, 1] to logits (n, K), in evaluation mode.
         view: the same function, made for attacks, on the same device.
-        images: (n, 3, h, w), float32 in [0, 1] or bytes.
-        labels: true classes (n,).
+        groups: the images, of one size in each; n in all.
         protocol: what is run.
         norm: "l2" or "linf".
         eps: largest norm of a perturbation.
         seed: what every random start depends on, 0 or more.
         batch_size: images that are attacked at once.
-        saved: keeps what is done after every batch, and what this call goes on from.
+        progress: what an earlier call saved last, and this one goes on from.
+        save: is called after every batch.
         on_batch: is told (images done with, stage): those attacked, or right no longer before it.
 
     Raises:
         UserError: images outside [0, 1].
         RuntimeError: an attack left the ball or the range of the images.
     """
-    check_images(images)
-    saved = saved or SavedState(None)
-    state = saved.read()
-    if state:
-        _check_state(state, len(images), len(protocol.parts()), saved.path)
-    else:
-        right = classify(model, images, batch_size=batch_size) == labels.cpu()
-        state = {"stage": 0, "batch": 0, "before": right.tolist(), "robust": right.tolist()}
-        state |= {"after": [], "zero": []}
-    device = device_of(model)
-    parts = protocol.parts()
-    robust = torch.tensor(state["robust"], dtype=torch.bool)
+    for images, _, _ in groups:
+        check_images(images)
+    if progress is None:
+        start = bits(right_without_attack(model, groups, batch_size=batch_size))
+        progress = Progress(start, start, 0, 0, [], [])
+    device, count = device_of(model), protocol.name in GRADIENT_PROTOCOLS
+    right = from_bits(progress.right)
     tell = on_batch or (lambda done, stage: None)
-    for stage in parts[: state["stage"]]:
-        tell(len(images), stage)
-    for number in range(state["stage"], len(parts)):
-        before = torch.tensor(state["before"], dtype=torch.bool)
-        batches = before.nonzero().flatten().split(batch_size)
-        tell(sum(map(len, batches[: state["batch"]])) + int((~before).sum()), parts[number])
-        for position in range(state["batch"], len(batches)):
-            chosen = batches[position]
-            if not len(chosen):
-                continue
-            clean = as_float(images[chosen].to(device))
-            truth = labels[chosen].to(device)
+    keep = save or (lambda progress: None)
+    for stage in protocol.stages[: progress.stage]:
+        tell(len(right), stage)
+    for number in range(progress.stage, len(protocol.stages)):
+        stage, before = protocol.stages[number], from_bits(progress.before)
+        batches = [
+            (group, chosen)
+            for group in groups
+            for chosen in before[group.positions].nonzero().flatten().split(batch_size)
+            if len(chosen)
+        ]
+        earlier = sum(len(chosen) for _, chosen in batches[: progress.batch])
+        tell(earlier + int((~before).sum()), stage)
+        for position in range(progress.batch, len(batches)):
+            group, chosen = batches[position]
+            clean, truth = as_float(group.images[chosen].to(device)), group.labels[chosen]
             batch_seed = derive_seed(seed, number, position)
             attacked, zero = _attack(
-                parts[number], view, clean, truth, norm, eps, batch_seed, counts(protocol)
+                stage, view, clean, truth.to(device), norm, eps, batch_seed, count
             )
-            robust[chosen] &= classify(model, attacked, batch_size=batch_size) == truth.cpu()
-            state["zero"] += [[len(chosen), zero]] if zero is not None else []
-            state |= {"batch": position + 1, "robust": robust.tolist()}
-            saved.write(state)
-            tell(len(chosen), parts[number])
-        state["after"].append([parts[number].name, int(robust.sum())])
-        state |= {"stage": number + 1, "batch": 0, "before": robust.tolist()}
-        saved.write(state)
-    after = [(name, count) for name, count in state["after"]]
-    return Measurement(robust, after, _mean_share(state["zero"]))
-
-
-def _check_state(state: dict[str, Any], n: int, stages: int, path: Path | None) -> None:
-    """Raise a UserError unless this is what `measure` saves of n images."""
-    kept = {"stage": int, "batch": int, "before": list, "robust": list, "after": list, "zero": list}
-    fits = (
-        all(type(state.get(name)) is kind for name, kind in kept.items())
-        and 0 <= state["stage"] <= stages
-        and state["batch"] >= 0
-        and len(state["before"]) == len(state["robust"]) == n
-        and {*map(type, state["before"]), *map(type, state["robust"])} <= {bool}
-        and all(_are(pair, str, int) for pair in state["after"])
-        and all(_are(pair, int, float) for pair in state["zero"])
-    )
-    if not fits:
-        raise UserError(
-            f"{path} is damaged: expected what the row in progress was stopped at; delete it, and "
-            "--resume measures that row anew."
-        )
-
-
-def _are(values: object, *kinds: type) -> bool:
-    return isinstance(values, list) and [type(value) for value in values] == list(kinds)
-
-
-def counts(protocol: Protocol) -> bool:
-    """Whether a protocol's zero gradients are counted."""
-    return protocol.name in GRADIENT_PROTOCOLS
+            predicted = classify(model, attacked, batch_size=batch_size)
+            right[group.positions[chosen]] &= predicted == truth.cpu()
+            progress.zero += [[len(chosen), zero]] if zero is not None else []
+            progress.batch, progress.right = position + 1, bits(right)
+            keep(progress)
+            tell(len(chosen), stage)
+        progress.after.append([stage.name, int(right.sum())])
+        progress.stage, progress.batch, progress.before = number + 1, 0, bits(right)
+        keep(progress)
+    images = sum(n for n, _ in progress.zero)
+    mean = sum(n * share for n, share in progress.zero) / images if images else None
+    return Measurement(right, [(name, left) for name, left in progress.after], mean)
 
 
 def check_images(images: Tensor) -> None:
@@ -266,16 +258,10 @@ def _attack(
     seed: int,
     count: bool,
 ) -> tuple[Tensor, float | None]:
-    if count:
-        view.begin_count()  # type: ignore[operator]
+    counted = view if count and isinstance(view, AttackView) else None
+    if counted is not None:
+        counted.begin_count()
     attacked = stage.attack(view, images, labels, norm, eps, seed).detach()
-    _check_perturbation(stage, attacked, images, norm, eps)
-    return attacked, float(view.zero_gradient_share()) if count else None  # type: ignore[operator]
-
-
-def _check_perturbation(
-    stage: Stage, attacked: Tensor, images: Tensor, norm: str, eps: float
-) -> None:
     change = (attacked - images).flatten(1)
     largest = float(change.abs().max() if norm == "linf" else change.norm(dim=1).max())
     low, high = float(attacked.min()), float(attacked.max())
@@ -285,8 +271,146 @@ def _check_perturbation(
             f"{stage.name} made a perturbation of {norm} norm {largest:.6g} in [{low:.4g}, "
             f"{high:.4g}] where {eps:.6g} in [0, 1] was allowed: its figures would be wrong."
         )
+    return attacked, None if counted is None else float(counted.zero_gradient_share())
 
 
-def _mean_share(counted: list[list[float]]) -> float | None:
-    images = sum(n for n, _ in counted)
-    return sum(n * share for n, share in counted) / images if images else None
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """An attack at an eps, as a line of rows.jsonl.
+
+    Attributes:
+        robust: share that stays right, in percent; `low` to `high` is its 95% interval.
+        images: a digit for each image, 1 where it stays right, in the order of report.json's
+            `indices`.
+        after: [stage, images right after it], of a protocol of several.
+        zero_gradients: share in [0, 1].
+        largest_l2: of a perturbation in the attacked space; `largest_l2_native` at the images'
+            own resolution, the median over images.
+        seconds: None where an earlier process began.
+    """
+
+    attack: str
+    title: str
+    norm: str
+    eps: float
+    eps_text: str
+    space: str
+    n: int
+    correct: int
+    robust: float
+    low: float
+    high: float
+    images: str
+    after: list[Any]
+    restarts: int
+    steps: int | None
+    step_size: float | None
+    zero_gradients: float | None
+    largest_l2: float
+    largest_l2_native: float
+    largest_l2_native_range: list[float]
+    notes: list[str]
+    warnings: list[str]
+    seconds: float | None
+    input_size: str
+    native_size: str
+    clean_correct: int
+    split: str
+    selection: str
+    seed: int
+    batch_size: int
+    precision: str
+    device: str
+    randomised: bool
+    versions: dict[str, str]
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """What was counted."""
+        return Accuracy(self.correct, self.n, self.low, self.high)
+
+
+class Rows:
+    """The finished rows of an evaluation, rows.jsonl, and beside it what is known of the next.
+
+    A last line that a kill cut short is dropped, or it would run into the next.
+
+    Args:
+        folder: of the evaluation.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "rows.jsonl"
+        self.progress_path = folder / ".row.json"
+        self.finished = read_whole_lines(self.path, Row)
+
+    def find(self, attack: str, norm: str, eps: float) -> Row | None:
+        """Return a finished row, or None."""
+        for row in self.finished:
+            if (row.attack, row.norm, row.eps) == (attack, norm, eps):
+                return row
+        return None
+
+    def progress(self, key: str, n: int, stages: int) -> Progress | None:
+        """Return what was saved of a row of n images and so many stages; None for another row.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        held = read_json(self.progress_path) if self.progress_path.exists() else {}
+        if held.get("key") != key:
+            return None
+        progress = from_json(Progress, held, self.progress_path)
+        if not progress.fits(n, stages):
+            raise UserError(
+                f"{self.progress_path} is damaged: expected what the row in progress was stopped "
+                "at; delete it, and --resume measures that row anew."
+            )
+        return progress
+
+    def save(self, key: str, progress: Progress) -> None:
+        """Replace what is known of the row in progress."""
+        write_json(self.progress_path, {"key": key, **asdict(progress)})
+
+    def append(self, row: Row) -> None:
+        """Add a finished row."""
+        append_line(self.path, asdict(row))
+        self.finished.append(row)
+        self.progress_path.unlink(missing_ok=True)
+
+
+def read_whole_lines(path: Path, kind: type[T]) -> list[T]:
+    """Read a dataclass from each line that an earlier process finished; others are dropped.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    lines = read_lines(path)
+    found = [from_json(kind, line, path) for line in lines]
+    if lines or path.exists():
+        write_lines(path, lines)
+    return found
+
+
+def from_json(kind: type[T], contents: Mapping[str, Any], path: Path) -> T:
+    """Make a dataclass of a JSON object, whose values are checked against its hints.
+
+    Raises:
+        UserError: a value is missing or of another type.
+    """
+    values = {}
+    for name, hint in typing.get_type_hints(kind).items():
+        kinds = _types(hint)
+        values[name] = field(dict(contents), name, kinds if len(kinds) > 1 else kinds[0], path)
+    return kind(**values)
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    if isinstance(hint, types.UnionType):
+        return tuple(each for part in typing.get_args(hint) for each in _types(part))
+    if hint is float:
+        return (int, float)
+    return (typing.get_origin(hint) or hint,)

@@ -1,16 +1,15 @@
-"""The attacks that an evaluation runs, by name."""
+"""The attacks that an evaluation runs, by name, and those of the masking checks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from core_tuning.training.seeds import derive_seed
 
 from .attack.autoattack import (
     EOT_PASSES,
@@ -37,13 +36,14 @@ class Stage(NamedTuple):
 
     Attributes:
         name: of the attack, for the report.
-        attack: see `Protocol`.
+        attack: attack(view, images (n, 3, h, w) in [0, 1], labels (n,), norm, eps, seed) returns
+            images (n, 3, h, w) that may be adversarial.
         cost: at most so many forward passes an image, a gradient step counted as two.
     """
 
     name: str
     attack: Attack
-    cost: int
+    cost: int = 1
 
 
 class Protocol(NamedTuple):
@@ -52,22 +52,16 @@ class Protocol(NamedTuple):
     Attributes:
         name: on the command line.
         title: in tables and figures.
-        attack: attack(view, images (n, 3, h, w) in [0, 1], labels (n,), norm, eps, seed) returns
-            the images after the whole protocol.
-        stages: the same in parts, each of which attacks only what is still classified right;
-            empty: `attack` is all there is.
+        stages: each attacks only what is still classified right after those before it.
         note: how it differs from what its name says, "" if it does not.
+        steps: of each stage, where all are projected gradient descent.
     """
 
     name: str
     title: str
-    attack: Attack
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[Stage, ...]
     note: str = ""
-
-    def parts(self) -> tuple[Stage, ...]:
-        """Return the stages, or the attack as the only one."""
-        return self.stages or (Stage(self.name, self.attack, 1),)
+    steps: int | None = None
 
 
 def single_step(
@@ -96,39 +90,53 @@ def descend(
     return perturb(view, images, labels, make_budget(norm, eps, steps=steps), seed=seed)
 
 
-def run_stages(
-    stages: tuple[Stage, ...],
-    view: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    norm: str,
-    eps: float,
-    seed: int,
-) -> Tensor:
-    """Run attack after attack on what the view still classifies right.
+class MarginView(nn.Module):
+    """Turns the cross-entropy of an attack into the margin of the logits.
 
-    Each stage has a seed of its own. Returns the first image (3, h, w) of each that is classified
-    wrong, or else what the last stage made of it.
+    The margin of an image is m = z_y - max over j != y of z_j (Carlini & Wagner 2017). Of the two
+    logits [m - stop_gradient(m), 0] with label 0, the cross-entropy is log 2 and its gradient is
+    -1/2 that of m, whatever the scale of the logits: an attack on cross-entropy, given label 0,
+    lowers the margin and cannot be blinded by a saturated softmax.
+
+    Args:
+        view: images (n, 3, h, w) -> logits (n, K), K >= 2.
+        labels: (n,) of the images that will be passed.
     """
-    found, left = images.clone(), torch.arange(len(images), device=images.device)
-    for number, stage in enumerate(stages):
-        if not len(left):
-            break
-        stage_seed = derive_seed(seed, number)
-        attacked = stage.attack(view, images[left], labels[left], norm, eps, stage_seed)
-        found[left] = attacked
-        with torch.no_grad():
-            left = left[view(attacked).argmax(dim=1) == labels[left]]
-    return found
+
+    def __init__(self, view: nn.Module, labels: Tensor) -> None:
+        super().__init__()
+        self.view = view
+        self.labels = labels
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (n, 2) logits, both zero."""
+        logits = self.view(images)
+        others = logits.scatter(1, self.labels[:, None], -math.inf).amax(1)
+        margin = logits.gather(1, self.labels[:, None]).squeeze(1) - others
+        return torch.stack([margin - margin.detach(), torch.zeros_like(margin)], dim=1)
 
 
-def _protocol(name: str, title: str, *stages: Stage, note: str = "") -> Protocol:
-    whole = stages[0].attack if len(stages) == 1 else partial(run_stages, stages)
-    return Protocol(name, title, whole, stages, note)
+def descend_margin(
+    steps: int, view: nn.Module, images: Tensor, labels: Tensor, norm: str, eps: float, seed: int
+) -> Tensor:
+    """Run PGD on the margin, from the random start that `descend` takes with the same seed."""
+    return descend(
+        steps, MarginView(view, labels), images, torch.zeros_like(labels), norm, eps, seed
+    )
 
 
-def _pgd(steps: int, name: str) -> Stage:
-    return Stage(name, partial(descend, steps), steps * _GRADIENT)
+def pgd(steps: int, names: Iterable[str], title: str, protocol: str) -> Protocol:
+    """PGD on cross-entropy, a stage for each of the names, each from its own random start."""
+    attack = partial(descend, steps)
+    stages = tuple(Stage(name, attack, steps * _GRADIENT) for name in names)
+    return Protocol(protocol, title, stages, steps=steps)
+
+
+def margin_pgd(steps: int) -> Protocol:
+    """PGD on the margin of the logits."""
+    stage = Stage("margin", partial(descend_margin, steps), steps * _GRADIENT)
+    return Protocol(f"margin{steps}", f"margin PGD-{steps}", (stage,))
 
 
 def _part(name: str, queries: int = QUERIES, version: str = "standard") -> Stage:
@@ -145,18 +153,19 @@ def _part(name: str, queries: int = QUERIES, version: str = "standard") -> Stage
     return Stage(name, attack, costs[name])
 
 
+def restarts(count: int) -> list[str]:
+    """Names of so many stages of PGD from different random starts."""
+    return [f"restart {number}" for number in range(count)]
+
+
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        _protocol("fgsm", "FGSM (one step)", Stage("fgsm", single_step, _GRADIENT)),
-        _protocol("pgd10", "PGD-10 (paper protocol)", _pgd(10, "pgd10")),
-        _protocol(
-            "pgd50x10",
-            "PGD-50, 10 restarts",
-            *(_pgd(50, f"restart {number}") for number in range(RESTARTS)),
-        ),
-        _protocol("square", "Square (black box)", _part("square")),
-        _protocol("autoattack", "AutoAttack standard", *(_part(name) for name in STANDARD)),
+        Protocol("fgsm", "FGSM (one step)", (Stage("fgsm", single_step, _GRADIENT),)),
+        pgd(10, ["pgd10"], "PGD-10 (paper protocol)", "pgd10"),
+        pgd(50, restarts(RESTARTS), f"PGD-50, {RESTARTS} restarts", "pgd50x10"),
+        Protocol("square", "Square (black box)", (_part("square"),)),
+        Protocol("autoattack", "AutoAttack standard", tuple(map(_part, STANDARD))),
     )
 }
 # Those that follow the gradient of the cross-entropy alone, whose zeros are counted.
@@ -175,18 +184,19 @@ def choose_protocol(
         is_randomised: whether the model answers the same image differently each time; AutoAttack
             is then its rand version.
     """
-    if is_randomised and name == "autoattack":
-        attacks, note = randomised_attacks_for(num_classes)
-        title = f"AutoAttack rand ({EOT_PASSES} passes)"
-        parts = (_part(attack, version="rand") for attack in attacks)
-        return _protocol(name, title, *parts, note=note)
+    usual = PROTOCOLS[name]
     if name == "square":
         # Its standard version would warn of every randomised model, in the rand version's favour.
         version = "rand" if is_randomised else "standard"
-        title = PROTOCOLS[name].title if queries == QUERIES else f"Square, {queries} queries"
-        return _protocol(name, title, _part(name, queries, version))
+        title = usual.title if queries == QUERIES else f"Square, {queries} queries"
+        return Protocol(name, title, (_part(name, queries, version),))
     if name != "autoattack":
-        return PROTOCOLS[name]
+        return usual
+    if is_randomised:
+        attacks, note = randomised_attacks_for(num_classes)
+        title = f"AutoAttack rand ({EOT_PASSES} passes)"
+        parts = (_part(attack, version="rand") for attack in attacks)
+        return Protocol(name, title, tuple(parts), note)
     attacks, note = attacks_for(num_classes)
-    title = PROTOCOLS[name].title if attacks == STANDARD else "AutoAttack (not standard)"
-    return _protocol(name, title, *(_part(attack) for attack in attacks), note=note)
+    title = usual.title if attacks == STANDARD else "AutoAttack (not standard)"
+    return Protocol(name, title, tuple(map(_part, attacks)), note)

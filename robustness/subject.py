@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core_tuning.checkpoint_recognition import RUN_CHECKPOINT_KEY, run_facts
 from core_tuning.checkpoints import read_checkpoint
+from core_tuning.config import RUN_FILES
 from core_tuning.data import default_recipe
 from core_tuning.data.transforms import RECIPES
 from core_tuning.encoders import (
@@ -26,44 +29,62 @@ from core_tuning.encoders import (
     split_heads,
 )
 from core_tuning.errors import UserError
-from core_tuning.files import field, read_json
+from core_tuning.files import field as typed
+from core_tuning.files import read_json
 from core_tuning.training.exported import build_classifier, load_model
+from core_tuning.training.seeds import same_random_states, seed_everything
 
-from .user_module import OwnModule, build_module, normalising_layer, own_code
+from .attack.autoattack import EOT_PASSES
+from .attack.view import AttackView
+from .config import RobustEvaluate
+from .measure import device_of
+from .own_module import (
+    OwnModule,
+    build_module,
+    normalising_layer,
+    own_code,
+    training_norm,
+)
 
 NORMALISATIONS = {"imagenet": Normalisation(), "none": NO_NORMALISATION}
 # Where training scripts keep the weights; "" is the file itself.
 _SECTIONS = ("", "state_dict", "model", "model_state_dict", "net")
-Kinds = Mapping[str, type | tuple[type, ...]]
+# What a run says of itself that an evaluation uses.
+_MADE = {"data_dir": (str, NoneType), "fraction": (int, float), "validation": (int, float),
+         "seed": int}  # fmt: skip
+# As pyautoattack's own check for randomised defences has them.
+PASSES, TOLERANCE = 5, 1e-4
+PROBED = 32
 
 
-class Subject(NamedTuple):
+@dataclass(frozen=True)
+class Subject:
     """A model and what an evaluation must know of it.
 
     Attributes:
-        name: short, for titles and the default folder.
+        name: short, for titles.
         model: images (n, 3, S, S) in [0, 1] to logits (n, K); float32, in evaluation mode.
         dataset: name of the data set to measure it on.
         data_dir: where that lies.
         recipe: of the transforms.
         image_size: S, in pixels.
-        classes: the model's class names; None where they are not known.
-        config: what the model's run was started with; {} where there is none.
         facts: for the report.
+        classes: the model's class names; None where they are not known.
+        made: what the model's run was started with; {} where there is none.
     """
 
     name: str
     model: nn.Module
     dataset: str
-    data_dir: str | None
+    data_dir: Path | str | None
     recipe: str
     image_size: int
-    classes: list[str] | None
-    config: dict[str, Any]
     facts: dict[str, Any]
+    classes: list[str] | None = None
+    made: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_subject(options: argparse.Namespace) -> Subject:
+def load_subject(options: RobustEvaluate) -> Subject:
     """Load the model that a command line names.
 
     Raises:
@@ -72,8 +93,9 @@ def load_subject(options: argparse.Namespace) -> Subject:
     # Building an encoder draws the weights that the file's then replace.
     with torch.random.fork_rng(devices=[]):
         if options.module is not None:
-            return _load_module(options)
+            return _load_module(options, options.module)
         path = options.model
+        assert path is not None
         if path.is_dir() or _is_run_model(path):
             return _load_run(options, path)
         return _load_checkpoint(options, path)
@@ -91,7 +113,7 @@ def _is_run_model(path: Path) -> bool:
     return "classes" in (run_facts(contents, path) or {})
 
 
-def _load_run(options: argparse.Namespace, path: Path) -> Subject:
+def _load_run(options: RobustEvaluate, path: Path) -> Subject:
     for option in ("encoder", "normalisation", "transforms", "image_size"):
         if getattr(options, option) is not None:
             reason = " and its model normalises already" if option == "normalisation" else ""
@@ -101,9 +123,14 @@ def _load_run(options: argparse.Namespace, path: Path) -> Subject:
             )
     model, known = load_model(path)
     folder = path if path.is_dir() else path.parent
-    config = _read_config(folder / "run.json")
-    result_path = folder / "result.json"
-    result = _read_if_there(result_path, {"selection": str})
+    marker = folder / RUN_FILES[0]
+    stored = _stated(marker, {"options": dict})
+    made = {
+        **stored.get("options", {}),
+        **{name: stored[name] for name in ("seed", "data") if name in stored},
+    }
+    _check_types(made, _MADE, marker)
+    result = _stated(folder / "result.json", {"selection": str})
     dataset = options.dataset or known["dataset"]
     same = dataset == known["dataset"]
     if same and "targets" in known:
@@ -111,76 +138,53 @@ def _load_run(options: argparse.Namespace, path: Path) -> Subject:
             f"{path} was trained on {dataset} without the domains {', '.join(known['targets'])}: "
             "its test split holds images that the model was trained on; name another --dataset."
         )
-    data_dir = options.data_dir or (config.get("data_dir") if same else None)
-    facts = {
-        **{key: value for key, value in known.items() if key != "classes"},
-        "selection": result.get("selection", "unknown"),
-    }
+    facts = {key: value for key, value in known.items() if key != "classes"}
     return _subject(
-        path.resolve().name if path.is_dir() else path.resolve().parent.name,
-        "run", path, model,
-        (dataset, data_dir, known["transforms"], known["image_size"]),
-        facts, classes=known["classes"], config=config if same else {},
+        folder.resolve().name, "run", path, model,
+        (dataset, options.data_dir or (made.get("data_dir") if same else None),
+         known["transforms"], known["image_size"]),
+        {**facts, "selection": result.get("selection", "unknown")},
+        classes=known["classes"], made=made if same else {},
     )  # fmt: skip
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """Return what a run was started with, checked where an evaluation uses it; {} if unknown."""
-    contents = _read_if_there(path, {"options": dict})
-    kinds: Kinds = {
-        "data_dir": (str, NoneType),
-        "fraction": (int, float),
-        "validation": (int, float),
-        "seed": int,
-    }
-    run = {
-        **contents.get("options", {}),
-        **{name: contents[name] for name in ("seed", "data") if name in contents},
-    }
-    return _checked(run, kinds, path)
-
-
-def _read_if_there(path: Path, kinds: Kinds) -> dict[str, Any]:
-    return _checked(read_json(path), kinds, path) if path.exists() else {}
-
-
-def _checked(contents: dict[str, Any], kinds: Kinds, path: Path) -> dict[str, Any]:
-    for name, kind in kinds.items():
-        if name in contents:
-            field(contents, name, kind, path)
+def _stated(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    contents: dict[str, Any] = read_json(path) if path.exists() else {}
+    _check_types(contents, kinds, path)
     return contents
 
 
-def _load_checkpoint(options: argparse.Namespace, path: Path) -> Subject:
-    missing = [
-        f"--{name}"
-        for name in ("encoder", "dataset", "normalisation")
-        if getattr(options, name) is None
-    ]
-    if missing:
+def _check_types(contents: dict[str, Any], kinds: Mapping[str, Any], path: Path) -> None:
+    for name in kinds.keys() & contents.keys():
+        typed(contents, name, kinds[name], path)
+
+
+def _load_checkpoint(options: RobustEvaluate, path: Path) -> Subject:
+    encoder_name, normalisation = options.encoder, options.normalisation
+    if encoder_name is None or normalisation is None or options.dataset is None:
+        missing = [
+            f"--{name}"
+            for name in ("encoder", "dataset", "normalisation")
+            if getattr(options, name) is None
+        ]
         raise UserError(
-            f"'{path}' is no run of this package and does not say what it is: give "
+            f"'{path}' is not a run of this package and does not say what it is: give "
             f"{', '.join(missing)} as well."
         )
-    encoder = build_encoder(options.encoder)
+    encoder = build_encoder(encoder_name)
     tensors = _classifier_tensors(path, classifier_name(encoder))
-    stored = sorted(
-        {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()}
-    )
+    floating = [tensor for tensor in tensors.values() if tensor.is_floating_point()]
+    stored = {str(tensor.dtype).removeprefix("torch.") for tensor in floating}
     model = build_classifier(
-        options.encoder,
+        encoder_name,
         tensors,
-        NORMALISATIONS[options.normalisation],
+        NORMALISATIONS[normalisation],
         path,
         "name the --encoder that it was trained with",
     )
-    facts = {
-        "encoder": options.encoder,
-        "normalisation": options.normalisation,
-        "stored_as": ", ".join(stored),
-        "selection": "unknown",
-    }
-    assumed = assumed_heads(encoder) if split_heads(options.encoder)[1] is None else ""
+    facts = {"encoder": encoder_name, "normalisation": normalisation,
+             "stored_as": ", ".join(sorted(stored)), "selection": "unknown"}  # fmt: skip
+    assumed = assumed_heads(encoder) if split_heads(encoder_name)[1] is None else ""
     if assumed:
         print(f"note: {assumed}.")
         facts["note"] = assumed
@@ -206,42 +210,39 @@ def _classifier_tensors(path: Path, head: str) -> dict[str, Tensor]:
     )
 
 
-def _load_module(options: argparse.Namespace) -> Subject:
-    for option in ("dataset", "image_size"):
-        if getattr(options, option) is None:
-            raise UserError(
-                f"--{option.replace('_', '-')} is missing: --module needs --dataset NAME and "
-                "--image-size PX, which a Python function does not state."
-            )
-    if options.encoder is not None:
-        raise UserError("--encoder is given with --module, whose function builds the whole model.")
-    file, _, function = str(options.module).rpartition(":")
-    named = f"{Path(file).name}:{function}"
-    model: nn.Module = build_module(Path(file), function, named)
-    if options.normalisation not in (None, "none"):
+def _load_module(options: RobustEvaluate, module: str) -> Subject:
+    path, _, function = module.rpartition(":")
+    file = Path(path)
+    named = f"{file.name}:{function}"
+    model: nn.Module = build_module(file, function, named)
+    own = OwnModule(model, named)
+    if options.normalisation in (None, "none"):
+        model = own
+    else:
         layer = normalising_layer(model)
         if layer is not None:
             raise UserError(
                 f"--normalisation {options.normalisation} is given and the model of {named} "
                 f"normalises already ({layer}): leave it out, or images are normalised twice."
             )
-        normalise = ImageEncoder(nn.Identity(), NORMALISATIONS[options.normalisation])
-        model = nn.Sequential(normalise, OwnModule(model, named))
-    else:
-        model = OwnModule(model, named)
+        model = nn.Sequential(
+            ImageEncoder(nn.Identity(), NORMALISATIONS[options.normalisation]), own
+        )
     facts = {
         "normalisation": options.normalisation or "the model's own",
         # What the function computes is not in its weights alone.
-        "code": hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16],
+        "code": hashlib.sha256(file.read_bytes()).hexdigest()[:16],
         "selection": "unknown",
     }
-    name, data = f"{Path(file).stem}-{function}", _named_data(options)
     # Its tensors may be of a kind that has no numbers to read.
     with own_code(f"Reading the weights of {named}", "expected dense tensors with values"):
-        return _subject(name, "module", options.module, model, data, facts)
+        return _subject(
+            f"{file.stem}-{function}", "module", module, model, _named_data(options), facts
+        )
 
 
-def _named_data(options: argparse.Namespace) -> tuple[str, Path | None, str, int]:
+def _named_data(options: RobustEvaluate) -> tuple[str, Path | None, str, int]:
+    assert options.dataset is not None
     recipe = options.transforms or default_recipe(options.dataset)
     return options.dataset, options.data_dir, recipe, options.image_size or RECIPES[recipe][1]
 
@@ -251,18 +252,14 @@ def _subject(
     kind: str,
     source: object,
     model: nn.Module,
-    data: tuple[str, Any, str, int],
+    data: tuple[str, Path | str | None, str, int],
     facts: dict[str, Any],
-    *,
-    classes: list[str] | None = None,
-    config: dict[str, Any] | None = None,
+    **known: Any,
 ) -> Subject:
-    dataset, data_dir, recipe, image_size = data
     model = model.float().eval().requires_grad_(False)
     facts = {"name": name, "kind": kind, "source": str(source), **facts}
     facts["weights"] = fingerprint(model)
-    folder = None if data_dir is None else str(data_dir)
-    return Subject(name, model, dataset, folder, recipe, image_size, classes, config or {}, facts)
+    return Subject(name, model, *data, facts, **known)
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -274,3 +271,127 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+class Randomness(NamedTuple):
+    """How far a model's answers to the same images differ from one forward pass to the next.
+
+    Attributes:
+        passes: forward passes of the same batch.
+        images: of that batch.
+        difference: largest L2 distance of an image's logits in two passes, relative to the norm
+            of its logits less their mean.
+        changed: percent of the images whose class differed.
+    """
+
+    passes: int
+    images: int
+    difference: float
+    changed: float
+
+    @property
+    def is_randomised(self) -> bool:
+        """Whether that is more than the rounding of kernels that add in any order."""
+        return self.difference > TOLERANCE
+
+    def facts(self) -> dict[str, Any]:
+        """For report.json."""
+        return {"is_randomised": self.is_randomised, **self._asdict()}
+
+    def sentence(self) -> str:
+        """Say in a few sentences what a randomised model's accuracies are worth."""
+        return (
+            f"The model is randomised: {self.passes} forward passes of the same {self.images} "
+            f"images differ, and {self.changed:.0f}% of their classes change. Every accuracy is of "
+            "one draw, which its interval leaves out. In place of AutoAttack's standard version "
+            f"its 'rand' version runs, whose gradients are means over {EOT_PASSES} passes (EOT); "
+            "FGSM, PGD and Square see one pass, without EOT, and overstate robustness."
+        )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators, which a randomised model draws from; restore them afterwards."""
+    with same_random_states():
+        seed_everything(seed)
+        yield
+
+
+@torch.no_grad()
+def check_output(model: nn.Module, num_classes: int, size: tuple[int, int]) -> None:
+    """Check a model's logits of two grey images (2, 3, h, w).
+
+    Raises:
+        UserError: it fails on them, or returns something else than finite logits (2, K).
+    """
+    images = torch.full((2, 3, *size), 0.5, device=device_of(model))
+    # A model may fail in any way, and whatever it is, it cannot be evaluated.
+    with own_code(f"The model on images {tuple(images.shape)}", "check --image-size and the model"):
+        logits = model(images)
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
+        raise UserError(f"The model returns {shape} for 2 images: expected logits (2, classes).")
+    if logits.shape[1] != num_classes:
+        raise UserError(
+            f"The model has {logits.shape[1]} classes and the data set has {num_classes}: expected "
+            "a model of the data set's classes; name its own with --dataset."
+        )
+    _check_finite(logits)
+
+
+def inspect_answers(model: nn.Module, images: Tensor) -> Randomness:
+    """Classify the same images several times, and follow the gradient of two.
+
+    The global random states are restored.
+
+    Args:
+        model: images (n, 3, h, w) in [0, 1] to logits (n, K), in evaluation mode.
+        images: (n, 3, h, w), float32 in [0, 1], n at least 1, on its device.
+
+    Raises:
+        UserError: the logits are not finite, a batch norm is in training mode, a batch of one
+            image fails, or the way back through the model.
+    """
+    with same_random_states():
+        with torch.no_grad():
+            passes = torch.stack([model(images).float() for _ in range(PASSES)])  # (p, n, K)
+            model(images[:1])
+        norm = training_norm(model)
+        if norm:
+            raise UserError(
+                f"The model's {norm} is in training mode although eval() was called: expected one "
+                "that stays in evaluation mode, because images would otherwise be judged by the "
+                "rest of their batch; leave the mode alone in its forward()."
+            )
+        _check_finite(passes)
+        _check_gradient(model, images[:2])
+    first = passes[0]
+    scale = (first - first.mean(1, keepdim=True)).norm(dim=1)  # (n,)
+    apart = (passes - first).norm(dim=2).amax(0)  # (n,)
+    # Logits that are all alike have no scale; there any difference counts.
+    relative = torch.where(apart > 0, apart / scale, 0.0)
+    classes = passes.argmax(2)
+    changed = (classes != classes[0]).any(0).double().mean()
+    return Randomness(PASSES, len(images), float(relative.max()), 100 * float(changed))
+
+
+def _check_finite(logits: Tensor) -> None:
+    if not bool(logits.isfinite().all()):
+        raise UserError(
+            "The model's logits are not finite: expected numbers; check its weights, and that it "
+            "takes images in [0, 1]."
+        )
+
+
+def _check_gradient(model: nn.Module, images: Tensor) -> None:
+    """Fail now where a backward pass will; a model that cuts the graph passes."""
+    view = AttackView(model)
+    start = images.clone().requires_grad_()
+    with own_code(
+        "The backward pass of the model",
+        "expected gradients with respect to the images; detach what has none, for the attacks "
+        "without gradients to count",
+    ):
+        logits = view(start)
+        labels = logits.argmax(1)
+        torch.autograd.grad(F.cross_entropy(logits, labels), start)

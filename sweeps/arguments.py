@@ -15,9 +15,10 @@ from core_tuning.options import declared, to_argv
 FOLDER = "{folder}"
 Options = Mapping[str, Any]
 
-_EVALUATE = (
-    "transforms", "data_dir", "download", "split", "n", "seed", "attacks",
-    "attack_space", "square_queries", "masking_checks", "batch_size", "device", "workers",
+# What the run itself says, and the budgets, which a definition gives as measures.
+_NOT_OF_EVALUATE = (
+    "model", "module", "encoder", "normalisation", "image_size", "dataset", "output", "resume",
+    "overwrite", "norm", "l2", "linf",
 )  # fmt: skip
 # Of DomainBed's own train.py.
 _DOMAINBED = (
@@ -48,9 +49,11 @@ def _options_class(command: str, adversarial: bool) -> type[DeclaredOptions]:
     return CORE_COMMANDS[command].options_class()
 
 
+@cache
 def evaluate_options() -> tuple[str, ...]:
     """Names of the options of `core-tuning robust evaluate` that a definition may give."""
-    return _EVALUATE
+    options = declared(CORE_COMMANDS["robust evaluate"].options_class())
+    return tuple(option.name for option in options if option.name not in _NOT_OF_EVALUATE)
 
 
 def canonical(value: Any) -> Any:
@@ -73,8 +76,6 @@ def to_flags(options: Options, *, separator: str = "-") -> tuple[str, ...]:
         flag = name.replace("_", separator)
         if isinstance(value, bool):
             flags += [f"--{flag}"] if value else []
-            if not value and name == "masking_checks":
-                flags.append("--no-masking-checks")
         elif isinstance(value, Mapping):
             flags += [f"--{flag}", json.dumps(value)]
         elif isinstance(value, list):
@@ -111,8 +112,9 @@ def steps_of(
     if command != "robust":
         return (train,)
     place = {name: options[name] for name in ("data_dir", "download") if name in options}
-    flags = to_flags({**place, **evaluate})
-    return (train, ("robust", "evaluate", FOLDER, *flags, "--resume"))
+    cls = CORE_COMMANDS["robust evaluate"].options_class()
+    measure = to_argv(cls, {"model": FOLDER, **place, **evaluate})
+    return (train, ("robust", "evaluate", *measure, "--resume"))
 
 
 def done_file(command: str) -> str:

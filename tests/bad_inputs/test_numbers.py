@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from core_tuning import config
+from core_tuning.config import COMMANDS as TABLE
 from core_tuning.options import make_parser
-from core_tuning.robustness import evaluate_options
 
 HUGE, NAN, INFINITE, NEGATIVE = "1e300", "nan", "inf", "-1"
 SEED, TERA, GIANT = str(2**64), str(10**12), str(10**30)
@@ -24,7 +23,7 @@ COMMANDS = {
     "robust train": ("core_tuning.training.classify.fit", f"{SMALL} --limit-steps 1"),
     "evaluate": ("core_tuning.training.evaluate.evaluate", "run"),
     "robust evaluate": (
-        "core_tuning.robustness.evaluation_report.measure_clean", "run --output out",
+        "core_tuning.robustness.evaluate._measure_clean", "run --output out",
     ),
     "dg": (
         "core_tuning.algorithms.dg_run.fit",
@@ -49,10 +48,7 @@ class Reached(BaseException):
 
 def rows(*, taken):
     for command in COMMANDS:
-        if config.COMMANDS[command].options:
-            parser = make_parser(command, config.COMMANDS[command].options_class())
-        else:
-            parser = evaluate_options.build_parser()
+        parser = make_parser(command, TABLE[command].options_class())
         for action in parser._actions:
             if action.type not in (int, float):
                 continue

@@ -27,7 +27,7 @@ PRELOADED = [
     for name in (
         "training.classify", "algorithms.dg_run", "algorithms.dg", "algorithms.demo_report",
         "classification.finetune", "robustness.train", "robustness.evaluate", "robustness.subject",
-        "robustness.evaluation_report", "robustness.measure", "sweeps.run", "sweeps.job",
+        "robustness.measure", "sweeps.run", "sweeps.job",
     )
 ]  # fmt: skip
 PROGRAM = """

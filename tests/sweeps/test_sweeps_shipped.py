@@ -10,7 +10,6 @@ import pytest
 from core_tuning.algorithms.environments import load_environments
 from core_tuning.config import COMMANDS
 from core_tuning.errors import UserError
-from core_tuning.robustness import evaluate_options
 from core_tuning.robustness.train import adversarial
 from core_tuning.sweeps import arguments
 from core_tuning.sweeps.definition import load_sweep, sweep_names
@@ -31,8 +30,6 @@ CLAIMS = {
 def parse(step, folder):
     """Parse a step by the parser of the command that it starts."""
     words = [str(folder) if word == arguments.FOLDER else word for word in step]
-    if words[:2] == ["robust", "evaluate"]:
-        return evaluate_options.parse(words[2:])
     size = 2 if words[0] == "robust" else 1
     name = " ".join(words[:size])
     return COMMANDS[name].options_class().read(name, words[size:])
@@ -70,13 +67,6 @@ def test_every_hyper_parameter_of_dg_is_accepted(name):
         for step in run.steps:
             if step[0] in ("dg", "domainbed") and "--hparams" in step:
                 check_hparams("CoreTuning", json.loads(step[step.index("--hparams") + 1]))
-
-
-def test_known_options_of_the_evaluation_are_those_of_its_parser(tmp_path):
-    found = evaluate_options.build_parser().parse_args([str(tmp_path)])
-    ours = {"output", "resume", "overwrite", "norm", "l2", "linf"}
-    model = {"model", "module", "encoder", "normalisation", "image_size", "dataset"}
-    assert vars(found).keys() - ours - model == set(arguments.evaluate_options())
 
 
 @pytest.mark.parametrize("name", NAMES)

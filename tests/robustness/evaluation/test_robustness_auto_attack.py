@@ -19,6 +19,7 @@ from core_tuning.robustness.attack.autoattack import (
     collect_warnings,
     run_attack,
 )
+from core_tuning.robustness.pixels import group
 from core_tuning.robustness.protocols import PROTOCOLS, choose_protocol
 
 EPS = {"l2": 0.4, "linf": 0.02}
@@ -40,7 +41,7 @@ def test_parity_with_the_authors_own_run(tiny, kit, quick_auto_attack, monkeypat
     for stage in PROTOCOLS["autoattack"].stages:
         monkeypatch.setitem(stage.attack.keywords, "queries", 40)
     found = measure.measure(
-        tiny.model, tiny.view, images, labels, PROTOCOLS["autoattack"], norm, EPS[norm],
+        tiny.model, tiny.view, [group(images, labels)], PROTOCOLS["autoattack"], norm, EPS[norm],
         seed=0, batch_size=6,
     )  # fmt: skip
     assert torch.equal(found.robust, expected)
@@ -52,10 +53,10 @@ def test_few_classes_can_be_attacked(kit, quick_auto_attack, classes):
     model = kit.trained(classes)
     images, labels = kit.coloured(6, classes)
     protocol = choose_protocol("autoattack", classes)
-    for stage in protocol.parts():
+    for stage in protocol.stages:
         stage.attack.keywords["queries"] = 5
     found = measure.measure(
-        model, model, images, labels, protocol, "linf", 0.3, seed=0, batch_size=6
+        model, model, [group(images, labels)], protocol, "linf", 0.3, seed=0, batch_size=6
     )
     assert not found.robust.any()
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from core_tuning.cli import main
-from core_tuning.robustness import evaluation_rows, masking
+from core_tuning.robustness import evaluate
+from core_tuning.robustness.measure import Rows
 
 DAMAGE = {
     "empty": b"",
@@ -38,15 +39,15 @@ def template(tmp_path_factory, write_folder, kit):
     folder = tmp_path_factory.mktemp("template")
     data = write_folder(folder / "data", {"train": 4, "val": 9}, size=20)
     run = kit.write_run(folder / "run", data)
-    write = evaluation_rows._RowProgress.write
+    save = Rows.save
 
-    def stop(self):
-        write(self)
-        if self.key[0] == "pgd10":
+    def stop(self, key, progress):
+        save(self, key, progress)
+        if key.startswith("pgd10"):
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation_rows._RowProgress, "write", stop)
+        patch.setattr(Rows, "save", stop)
         with pytest.raises(Killed):
             main(command(run))
     check = {"name": "gap", "title": "T", "value": "v", "expected": "e", "flagged": False,
@@ -71,7 +72,7 @@ def copied(template, tmp_path):
 @pytest.fixture
 def stopped(copied, monkeypatch):
     """The command that goes on with the evaluation in that copy; masking checks find nothing."""
-    monkeypatch.setattr(masking, "check_masking", lambda *arguments, **options: [])
+    monkeypatch.setattr(evaluate, "check_masking", lambda *arguments, **options: [])
     return [*command(copied), "--resume"]
 
 
@@ -102,7 +103,7 @@ def test_a_damaged_file_of_an_evaluation(stopped, copied, capsys, name, how):
 
 ROW_VALUES = [
     ("eps", "0.3"), ("n", 2.5), ("correct", None), ("after", {}), ("attack", 7),
-    ("zero_gradients", "0"), ("notes", None), ("robust", True),
+    ("zero_gradients", "0"), ("notes", None), ("robust", True), ("images", [1]),
 ]  # fmt: skip
 
 
@@ -116,8 +117,8 @@ def test_a_row_with_a_value_of_another_type(stopped, copied, capsys, name, value
 
 
 STATES = [
-    ("stage", -1), ("stage", 9), ("stage", "0"), ("batch", None), ("robust", [True]),
-    ("before", [1] * 8), ("after", [3]), ("zero", [[5]]), ("robust", None),
+    ("stage", -1), ("stage", 9), ("stage", "0"), ("batch", None), ("right", "1"),
+    ("before", [1] * 8), ("after", [3]), ("zero", [[5]]), ("right", None), ("right", "2" * 8),
 ]  # fmt: skip
 
 
@@ -125,19 +126,11 @@ STATES = [
 def test_a_row_in_progress_with_a_value_of_another_type(stopped, copied, capsys, name, value):
     path = copied / "robustness" / ".row.json"
     held = json.loads(path.read_text())
-    held["groups"]["0"][name] = value
+    held[name] = value
     path.write_text(json.dumps(held))
     assert main(stopped) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert f"{path} is damaged" in error and "delete it" in error
-
-
-@pytest.mark.parametrize("groups", [[], {"0": []}, None])
-def test_groups_in_progress_of_another_type(stopped, copied, capsys, groups):
-    path = copied / "robustness" / ".row.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "groups": groups}))
-    assert main(stopped) == 2
-    assert "is damaged" in capsys.readouterr().err.splitlines()[-1]
+    assert f"{path} is damaged" in error
 
 
 @pytest.mark.parametrize("checks", [[3], [{"name": "gap"}], {}])
@@ -149,7 +142,7 @@ def test_masking_checks_of_another_type(stopped, copied, capsys, checks):
 
 
 @pytest.mark.parametrize("how", [how for how in DAMAGE if how != "another object"])
-@pytest.mark.parametrize("name", ["config.json", "result.json"])
+@pytest.mark.parametrize("name", ["run.json", "result.json"])
 def test_a_damaged_file_of_the_run(copied, kit, capsys, name, how):
     damage(copied / name, how)
     error = kit.refused(capsys, "robust", "evaluate", copied, "--workers", 0, "--output",
@@ -161,9 +154,9 @@ def test_a_damaged_file_of_the_run(copied, kit, capsys, name, how):
 @pytest.mark.parametrize(
     ("name", "contents"),
     [
-        ("config.json", {"config": []}), ("config.json", {"config": {"seed": "0"}}),
-        ("config.json", {"config": {"fraction": None}}),
-        ("config.json", {"config": {"data_dir": 3}}), ("result.json", {"selection": 3}),
+        ("run.json", {"options": []}), ("run.json", {"seed": "0"}),
+        ("run.json", {"options": {"fraction": None}}),
+        ("run.json", {"options": {"data_dir": 3}}), ("result.json", {"selection": 3}),
     ],
 )  # fmt: skip
 def test_a_file_of_the_run_with_a_value_of_another_type(copied, kit, capsys, name, contents):

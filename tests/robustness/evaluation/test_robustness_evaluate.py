@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 
 from core_tuning.cli import main
 from core_tuning.data import build_transforms, load_splits
-from core_tuning.robustness import evaluation_rows, masking, protocols
+from core_tuning.robustness import evaluate as command
+from core_tuning.robustness import masking, protocols
 from core_tuning.robustness.attack.autoattack import run_attack
 from core_tuning.robustness.attack.view import AttackView
-from core_tuning.robustness.measure import measure
+from core_tuning.robustness.measure import Rows, bits, measure
+from core_tuning.robustness.pixels import group
 from core_tuning.robustness.protocols import PROTOCOLS
 from core_tuning.training.exported import load_model
 
@@ -41,7 +44,8 @@ def test_rows_state_everything_and_count_right(evaluate, run, capsys):
         assert (row["n"], row["precision"], row["seed"]) == (12, "float32", 3)
         assert (row["input_size"], row["native_size"]) == ("16x16", "20x20")
         assert row["selection"] == "best validation top-1" and row["split"] == "test"
-        assert f"{row['correct']}/12" in out and row["title"] in out
+        cells = (row["title"], row["eps_text"], "12", str(row["correct"]), f"{row['robust']:.2f}")
+        assert any(all(cell in line for cell in cells) for line in out.splitlines())
     assert rows[0]["largest_l2_native"] == pytest.approx(0.3 * 20 / 16)
     assert report["environment"]["torchattacks"] == "3.5.1"
     assert lines(run / "robustness" / "rows.jsonl") == rows
@@ -58,10 +62,19 @@ def test_rows_state_everything_and_count_right(evaluate, run, capsys):
         assert report["clean"]["correct"] == int((model(tensors).argmax(1) == labels).sum())
     for row in rows:
         found = measure(
-            model, AttackView(model), tensors, labels, PROTOCOLS[row["attack"]], row["norm"],
-            row["eps"], seed=3, batch_size=5,
+            model, AttackView(model), [group(tensors, labels)], PROTOCOLS[row["attack"]],
+            row["norm"], row["eps"], seed=3, batch_size=5,
         )  # fmt: skip
         assert row["correct"] == int(found.robust.sum())
+        assert row["images"] == bits(found.robust)
+    # And by image.
+    header, *each = csv.reader((run / "robustness" / "images.csv").open())
+    assert header == ["index", "class", "clean", "fgsm l2 0.3", "pgd10 l2 0.3",
+                      "fgsm linf 2/255", "pgd10 linf 2/255"]  # fmt: skip
+    assert [int(line[0]) for line in each] == chosen
+    assert [line[1] for line in each] == [images.classes[label] for label in labels.tolist()]
+    digits = ["".join(column) for column in zip(*each, strict=True)][2:]
+    assert digits == [report["clean"]["images"], *(row["images"] for row in rows)]
 
 
 def test_native_space_attacks_the_images_own_pixels(evaluate, tmp_path):
@@ -101,18 +114,18 @@ def test_a_killed_evaluation_goes_on_as_if_nothing_had_happened(
 ):
     """The options differ in what may: rows that are there are not measured again."""
     whole = evaluate(attacks=("pgd10", "fgsm"), output=tmp_path / "whole")
-    left, settle = [batches], evaluation_rows.Bar.settle
+    left, save = [batches], Rows.save
 
-    def stop(self, images, stage):
-        settle(self, images, stage)
-        left[0] -= bool(images)
+    def stop(self, key, progress):
+        save(self, key, progress)
+        left[0] -= 1
         if left[0] == 0:
             raise Killed
 
-    monkeypatch.setattr(evaluation_rows.Bar, "settle", stop)
+    monkeypatch.setattr(Rows, "save", stop)
     with pytest.raises(Killed):
         evaluate(attacks=("pgd10", "fgsm"))
-    monkeypatch.setattr(evaluation_rows.Bar, "settle", settle)
+    monkeypatch.setattr(Rows, "save", save)
     path = run / "robustness" / "rows.jsonl"
     with path.open("a") as file:
         file.write('{"attack": "pgd10", "no')  # what a kill within the write leaves
@@ -163,12 +176,12 @@ def test_few_classes_and_few_queries(evaluate, monkeypatch, capsys):
 def test_masking_checks_of_each_norm_are_kept(evaluate, run, monkeypatch):
     called = []
 
-    def check(model, images, labels, norm, eps, *, seed, batch_size, on_progress):
-        called.append((norm, eps, tuple(images.shape), images.dtype))
-        assert model(images).shape == (len(labels), 2)
+    def check(model, group, norm, eps, *, seed, batch_size, on_progress):
+        called.append((norm, eps, tuple(group.images.shape), group.images.dtype))
+        assert model(group.images).shape == (len(group.labels), 2)
         return [masking.Check("monotone", "Title", norm == "l2", "found", "wanted", [[0, 1.0]])]
 
-    monkeypatch.setattr(masking, "check_masking", check)
+    monkeypatch.setattr(command, "check_masking", check)
     arguments = ["robust", "evaluate", str(run), "--attacks", "fgsm", "--l2", "0.1", "0.3"]
     arguments += ["--linf", "2/255", "--workers", "0", "--n", "7"]
     assert main(arguments) == 0
@@ -209,10 +222,10 @@ def test_the_global_random_state_and_the_run_are_left_alone(evaluate, run, tmp_p
 
 
 def test_images_that_are_not_those_of_the_run(run, evaluate):
-    path = run / "config.json"
+    path = run / "run.json"
     contents = json.loads(path.read_text())
     data = load_splits("folder", run.parent / "data").fingerprint
-    contents["config"]["data"] = data
+    contents["data"] = data
     path.write_text(json.dumps(contents))
     assert evaluate(output=run / "first")["data"]["warnings"] == []
     (run.parent / "data/val/ant/0000.png").unlink()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from core_tuning.robustness.attack import autoattack, pgd
-from core_tuning.robustness.evaluate_options import PAPER_EPS, parse
+from core_tuning.robustness.config import RobustEvaluate
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from core_tuning.robustness.evaluate_options import PAPER_EPS, parse
         (("--linf", "8/0"), "eps is '8/0'"),
         (("--linf", "-8/255"), "eps is -8/255"),
         (("--linf", "8"), "larger than the range"),
-        (("--l2", "28"), "at most 27.71 apart"),
+        (("--l2", "28"), "at most 27.7128 apart"),
         (("--l2", "0"), "allows no change"),
         (("--l2", "--linf"), "No eps is left"),
         (("--norm", "l3"), "did you mean 'l2'?"),
@@ -66,7 +66,7 @@ from core_tuning.robustness.evaluate_options import PAPER_EPS, parse
         (("--attack-space", "pixels"), "--attack-space: invalid choice"),
         (("--device", "tpu"), "--device: invalid choice"),
         (("--attacks",), "--attacks: expected at least one argument"),
-        (("--attacks", "pgd10", "everything"), "The attack is 'everything'"),
+        (("--attacks", "pgd10", "everything"), "no attack 'everything'"),
         (("--norm",), "--norm: expected at least one argument"),
         (("--steps", "10"), "unrecognized arguments: --steps 10"),
         (("--encoder", "resnet18"), "--encoder is given"),
@@ -169,13 +169,15 @@ def test_images_too_small_for_square(kit, run, capsys, tmp_path):
 
 
 def test_defaults_are_table_9s(run):
-    options = parse([str(run)])
+    def budgets(*given):
+        return RobustEvaluate.read("robust evaluate", [str(run), *given]).budgets()
+
     expected = [("l2", 0.5), ("l2", 1.5), ("l2", 2.5)]
     expected += [("linf", 2 / 255), ("linf", 4 / 255), ("linf", 8 / 255)]
-    assert options.budgets == expected and tuple(PAPER_EPS) == ("l2", "linf")
-    assert parse([str(run), "--linf"]).budgets == expected[:3]
-    assert parse([str(run), "--norm", "linf"]).budgets == expected[3:]
-    assert parse([str(run), "--l2", "1", "1.0", "--linf"]).budgets == [("l2", 1.0)]
+    assert budgets() == expected
+    assert budgets("--linf") == expected[:3]
+    assert budgets("--norm", "linf") == expected[3:]
+    assert budgets("--l2", "1", "1.0", "--linf") == [("l2", 1.0)]
 
 
 def test_help_does_not_wait_for_torch():

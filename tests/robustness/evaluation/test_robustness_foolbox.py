@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 
 from core_tuning.robustness.attack.view import AttackView
 from core_tuning.robustness.measure import measure
-from core_tuning.robustness.protocols import Protocol, descend
+from core_tuning.robustness.pixels import group
+from core_tuning.robustness.protocols import pgd
 
 # Enough for both to get as far as they can: after 10 steps the random starts, which foolbox draws
 # otherwise under L2, still tell.
 STEPS = 50
-PGD = Protocol("pgd50", "PGD-50", partial(descend, STEPS))
+PGD = pgd(STEPS, ["pgd50"], "PGD-50", "pgd50")
 
 foolbox = pytest.importorskip("foolbox")
 
@@ -34,7 +33,7 @@ def weak(kit):
 def test_within_a_point_of_foolbox(weak, norm, eps):
     model, images, labels = weak
     ours = measure(
-        model, AttackView(model), images, labels, PGD, norm, eps,
+        model, AttackView(model), [group(images, labels)], PGD, norm, eps,
         seed=0, batch_size=100,
     ).robust  # fmt: skip
     attack = {

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 import pytest
 import torch
-from scipy import stats
 from torch import nn
 
 from core_tuning.errors import UserError
 from core_tuning.robustness.attack.view import AttackView
-from core_tuning.robustness.measure import (
-    SavedState,
-    accuracy,
-    as_float,
-    measure,
-    strict_float32,
-    wilson,
-)
+from core_tuning.robustness.measure import Rows, accuracy, as_float, measure, strict_float32
+from core_tuning.robustness.pixels import Group, group
 from core_tuning.robustness.protocols import PROTOCOLS, Protocol, Stage
 
 SHARED = {"seed": 0, "batch_size": 4}
 
 
-@pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (7, 10), (523, 1000), (1, 1)])
-def test_wilson_agrees_with_scipy(correct, n):
-    expected = stats.binomtest(correct, n).proportion_ci(method="wilson")
-    assert wilson(correct, n) == pytest.approx((100 * expected.low, 100 * expected.high), abs=1e-9)
-    assert accuracy(correct, n).percent == pytest.approx(100 * correct / n)
+@pytest.mark.parametrize(
+    ("correct", "n", "low", "high"),
+    [(0, 10, 0, 27.7533), (10, 10, 72.2467, 100), (7, 10, 39.6778, 89.2209), (1, 1, 20.6549, 100)],
+)
+def test_intervals_are_wilsons(correct, n, low, high):
+    """By his formula (1927), computed by hand."""
+    found = accuracy(correct, n)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-3)
+    assert found.percent == pytest.approx(100 * correct / n)
 
 
 class FirstPixel(nn.Module):
@@ -61,22 +59,26 @@ def ramp(n=10):
     """All of class 1; the second pixel grows from 0 to 0.9."""
     images = torch.full((n, 3, 2, 2), 1.0)
     images[:, 0, 0, 1] = torch.arange(n) / n
-    return images, torch.ones(n, dtype=torch.int64)
+    return [group(images, torch.ones(n, dtype=torch.int64))]
 
 
 def staged(*thresholds):
     attacks = [Recorder(threshold) for threshold in thresholds]
     stages = tuple(Stage(f"stage {i}", attack, 1) for i, attack in enumerate(attacks))
-    return attacks, Protocol("staged", "Staged", attacks[0], stages)
+    return attacks, Protocol("staged", "Staged", stages)
+
+
+def one(attack):
+    return Protocol("one", "One", (Stage("one", attack),))
 
 
 def test_later_stages_attack_only_what_is_still_right():
-    images, labels = ramp()
-    labels[9] = 0  # wrong without an attack: not robust, and not attacked
+    images = ramp()
+    images[0].labels[9] = 0  # wrong without an attack: not robust, and not attacked
     attacks, protocol = staged(0.35, 0.65)
     done = []
     found = measure(
-        FirstPixel(), FirstPixel(), images, labels, protocol, "linf", 1.0, **SHARED,
+        FirstPixel(), FirstPixel(), images, protocol, "linf", 1.0, **SHARED,
         on_batch=lambda count, stage: done.append((count, stage.name)),
     )  # fmt: skip
     assert [size for size, _ in attacks[0].calls] == [4, 4, 1]
@@ -84,16 +86,16 @@ def test_later_stages_attack_only_what_is_still_right():
     assert found.robust.tolist() == [False] * 7 + [True] * 2 + [False]
     assert found.after == [("stage 0", 5), ("stage 1", 2)]
     for name in ("stage 0", "stage 1"):
-        assert sum(count for count, stage in done if stage == name) == len(images)
+        assert sum(count for count, stage in done if stage == name) == 10
 
 
 def test_every_batch_and_stage_has_a_seed_of_its_own():
     attacks, protocol = staged(0.1, 0.1)
-    found = measure(FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 1.0, **SHARED)
+    found = measure(FirstPixel(), FirstPixel(), ramp(), protocol, "linf", 1.0, **SHARED)
     seeds = [seed for attack in attacks for _, seed in attack.calls]
     assert len(set(seeds)) == len(seeds) == 6
     again, protocol = staged(0.1, 0.1)
-    measure(FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 1.0, **SHARED)
+    measure(FirstPixel(), FirstPixel(), ramp(), protocol, "linf", 1.0, **SHARED)
     assert [seed for attack in again for _, seed in attack.calls] == seeds
     assert int(found.robust.sum()) == 9
 
@@ -104,11 +106,24 @@ def test_the_model_itself_judges():
     def keep(view, images, labels, norm, eps, seed):
         return images
 
-    protocol = Protocol("keep", "Keep", keep)
-    images, labels = ramp()
     wrong_view = lambda x: -FirstPixel()(x)  # noqa: E731
-    found = measure(FirstPixel(), wrong_view, images, labels, protocol, "l2", 1, **SHARED)
+    found = measure(FirstPixel(), wrong_view, ramp(), one(keep), "l2", 1, **SHARED)
     assert found.robust.all()
+
+
+def test_images_of_several_sizes_are_one_measurement():
+    """Each batch is of one size; what is found goes to the images' places."""
+    [(images, labels, _)] = ramp()
+    large = torch.nn.functional.pad(images, (0, 2))
+    odd = torch.arange(10) % 2 == 1
+    groups = [
+        Group(images[~odd], labels[~odd], torch.arange(10)[~odd]),
+        Group(large[odd], labels[odd], torch.arange(10)[odd]),
+    ]
+    attacks, protocol = staged(0.35, 0.65)
+    found = measure(FirstPixel(), FirstPixel(), groups, protocol, "linf", 1.0, **SHARED)
+    assert [size for size, _ in attacks[0].calls] == [4, 1, 4, 1]
+    assert found.robust.tolist() == [False] * 7 + [True] * 3
 
 
 class Killed(BaseException):
@@ -118,19 +133,20 @@ class Killed(BaseException):
 @pytest.mark.parametrize("after", range(1, 7))
 def test_going_on_after_a_kill_repeats_nothing(tmp_path, after):
     whole, protocol = staged(0.35, 0.65)
-    expected = measure(FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 1.0, **SHARED)
+    expected = measure(FirstPixel(), FirstPixel(), ramp(), protocol, "linf", 1.0, **SHARED)
     wanted = [call for attack in whole for call in attack.calls]
     attacks, protocol = staged(0.35, 0.65)
-    saved = SavedState(tmp_path / "state.json")
+    rows = Rows(tmp_path)
 
     def stop(count, stage):
         if sum(len(attack.calls) for attack in attacks) >= after:
             raise Killed
 
-    arguments = (FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 1.0)
+    arguments = (FirstPixel(), FirstPixel(), ramp(), protocol, "linf", 1.0)
     with contextlib.suppress(Killed):
-        measure(*arguments, **SHARED, saved=saved, on_batch=stop)
-    found = measure(*arguments, **SHARED, saved=saved)
+        measure(*arguments, **SHARED, save=partial(rows.save, "key"), on_batch=stop)
+    assert rows.progress("another", 10, 2) is None
+    found = measure(*arguments, **SHARED, progress=rows.progress("key", 10, 2))
     assert [call for attack in attacks for call in attack.calls] == wanted
     assert torch.equal(found.robust, expected.robust) and found.after == expected.after
 
@@ -143,36 +159,33 @@ def test_bytes_are_what_the_transforms_make_of_them():
 
 @pytest.mark.parametrize("shift", [-0.1, 0.2, float("nan")])
 def test_images_outside_the_range_are_refused(shift):
-    images, labels = ramp()
+    [(images, labels, _)] = ramp()
+    shifted = [group(images + shift, labels)]
     with pytest.raises(UserError, match=r"expected float32 in \[0, 1\]"):
-        measure(
-            FirstPixel(), FirstPixel(), images + shift, labels, PROTOCOLS["fgsm"], "l2", 1, **SHARED
-        )
+        measure(FirstPixel(), FirstPixel(), shifted, PROTOCOLS["fgsm"], "l2", 1, **SHARED)
 
 
 @pytest.mark.parametrize("change", [0.3, float("nan")])
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_an_attack_that_leaves_the_ball_is_not_believed(norm, change):
-    protocol = Protocol("far", "Far", lambda view, images, *_: images - change)
+    protocol = one(lambda view, images, *_: images - change)
     with pytest.raises(RuntimeError, match="figures would be wrong"):
-        measure(FirstPixel(), FirstPixel(), *ramp(), protocol, norm, 0.2, **SHARED)
+        measure(FirstPixel(), FirstPixel(), ramp(), protocol, norm, 0.2, **SHARED)
 
 
 @pytest.mark.parametrize("change", [0.1, -0.1])
 def test_an_attack_that_leaves_the_range_is_not_believed(change):
-    protocol = Protocol("out", "Out", lambda view, images, *_: images + change)
+    protocol = one(lambda view, images, *_: images + change)
     with pytest.raises(RuntimeError, match=r"in \[0, 1\] was allowed"):
-        measure(FirstPixel(), FirstPixel(), *ramp(), protocol, "linf", 0.2, **SHARED)
+        measure(FirstPixel(), FirstPixel(), ramp(), protocol, "linf", 0.2, **SHARED)
 
 
 def test_zero_gradients_are_counted(tiny, kit):
-    images, labels = kit.coloured(8, 4)
+    images = [group(*kit.coloured(8, 4))]
     shares = {}
     for scale in (1.0, 1e6):
         model = nn.Sequential(tiny.model, Scale(scale)).eval()
-        found = measure(
-            model, AttackView(model), images, labels, PROTOCOLS["fgsm"], "linf", 0.01, **SHARED
-        )
+        found = measure(model, AttackView(model), images, PROTOCOLS["fgsm"], "linf", 0.01, **SHARED)
         shares[scale] = found.zero_gradients
     assert shares[1.0] == 0.0 and shares[1e6] > 0.5
 
@@ -181,7 +194,7 @@ def test_a_cut_graph_counts_as_zero_gradients(tiny, kit):
     model = nn.Sequential(Detach(), tiny.model).eval()
     for name in ("fgsm", "pgd10"):
         found = measure(
-            model, AttackView(model), *kit.coloured(8, 4), PROTOCOLS[name], "linf", 0.01,
+            model, AttackView(model), [group(*kit.coloured(8, 4))], PROTOCOLS[name], "linf", 0.01,
             **SHARED,
         )  # fmt: skip
         assert found.zero_gradients == 1.0

@@ -7,8 +7,10 @@ import torch
 
 from core_tuning.robustness import protocols
 from core_tuning.robustness.budgets import make_budget
-from core_tuning.robustness.evaluate_options import ATTACKS
-from core_tuning.robustness.protocols import PROTOCOLS, Protocol, Stage, choose_protocol
+from core_tuning.robustness.config import ATTACKS
+from core_tuning.robustness.measure import measure
+from core_tuning.robustness.pixels import group
+from core_tuning.robustness.protocols import PROTOCOLS, choose_protocol
 
 
 def test_names_and_titles():
@@ -23,7 +25,7 @@ def test_names_and_titles():
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_single_step_is_the_gradients(tiny, kit, norm):
     images, labels = kit.coloured(6, 4)
-    attacked = PROTOCOLS["fgsm"].attack(tiny.view, images, labels, norm, 0.01, 0)
+    attacked = PROTOCOLS["fgsm"].stages[0].attack(tiny.view, images, labels, norm, 0.01, 0)
     start = images.clone().requires_grad_()
     torch.nn.functional.cross_entropy(tiny.model(start), labels).backward()
     for image, gradient, result in zip(images, start.grad, attacked, strict=True):
@@ -51,34 +53,13 @@ def test_steps_of_the_budgets(tiny, kit, monkeypatch, name, steps):
     monkeypatch.setattr(protocols, "perturb", record)
     images = torch.full((3, 3, kit.SIZE, kit.SIZE), 0.5)
     labels = tiny.model(images).argmax(dim=1)
-    PROTOCOLS[name].attack(tiny.view, images, labels, "linf", 8 / 255, 7)
+    measure(
+        tiny.model, tiny.view, [group(images, labels)], PROTOCOLS[name], "linf", 8 / 255,
+        seed=7, batch_size=3,
+    )  # fmt: skip
     assert {budget for budget, _ in seen} == {make_budget("linf", 8 / 255, steps=steps)}
     runs = 10 if name == "pgd50x10" else 1
     assert len(seen) == len({seed for _, seed in seen}) == runs
-
-
-def test_a_sequence_attacks_only_what_is_left(tiny, kit):
-    images, _ = kit.coloured(8, 4)
-    labels = tiny.model(images).argmax(dim=1)
-    black = torch.zeros(3, kit.SIZE, kit.SIZE)
-    other = tiny.model(black[None]).argmax(dim=1)
-    attacked = []
-
-    def blacken_first(view, images, labels, norm, eps, seed):
-        attacked.append(len(images))
-        return torch.cat([black[None], images[1:]])
-
-    stages = (Stage("a", blacken_first, 1), Stage("b", blacken_first, 1))
-    chosen = labels != other
-    result = protocols.run_stages(stages, tiny.view, images[chosen], labels[chosen], "linf", 1.0, 0)
-    count = int(chosen.sum())
-    assert attacked == [count, count - 1]
-    assert torch.equal(result[0], black) and torch.equal(result[1], black)
-
-
-def test_one_of_ones_own_is_its_only_part():
-    own = Protocol("own", "Own", protocols.single_step)
-    assert [stage.attack for stage in own.parts()] == [protocols.single_step]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +73,7 @@ def test_one_of_ones_own_is_its_only_part():
 )
 def test_auto_attack_by_number_of_classes(classes, attacks):
     chosen = choose_protocol("autoattack", classes)
-    assert [stage.name for stage in chosen.parts()] == attacks
+    assert [stage.name for stage in chosen.stages] == attacks
     if classes == 10:
         assert chosen.note == "" and chosen.title == "AutoAttack standard"
     elif classes == 4:
@@ -105,4 +86,4 @@ def test_auto_attack_by_number_of_classes(classes, attacks):
 def test_square_with_fewer_queries_says_so():
     assert choose_protocol("square", 4).title == "Square (black box)"
     fewer = choose_protocol("square", 4, queries=7)
-    assert "7 queries" in fewer.title and fewer.parts()[0].cost == 7
+    assert "7 queries" in fewer.title and fewer.stages[0].cost == 7

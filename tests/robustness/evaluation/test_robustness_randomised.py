@@ -13,9 +13,9 @@ from torch import nn
 from core_tuning.cli import main
 from core_tuning.errors import UserError
 from core_tuning.robustness.attack.autoattack import EOT_PASSES
-from core_tuning.robustness.probe import inspect_answers
+from core_tuning.robustness.own_module import OwnModule
 from core_tuning.robustness.protocols import choose_protocol
-from core_tuning.robustness.user_module import OwnModule
+from core_tuning.robustness.subject import inspect_answers
 
 
 class Noisy(nn.Module):
@@ -129,17 +129,17 @@ def test_the_rand_version_is_autoattacks_own(kit, monkeypatch):
     protocol = choose_protocol("autoattack", 10, is_randomised=True)
     assert protocol.title == "AutoAttack rand (20 passes)"
     model = kit.Tiny(10).eval()
-    for stage in protocol.parts():
+    for stage in protocol.stages:
         stage.attack(model, *kit.coloured(2, 2), "linf", 0.1, 0)
     official = AutoAttack(model, eps=0.1, version="rand").attacks_to_run
     assert seen == [("rand", [name], EOT_PASSES, 1, 100) for name in official]
-    assert [stage.cost for stage in protocol.parts()] == [2 * 100 * EOT_PASSES] * 2
+    assert [stage.cost for stage in protocol.stages] == [2 * 100 * EOT_PASSES] * 2
 
 
 @pytest.mark.parametrize(("classes", "attacks"), [(3, ["apgd-ce", "apgd-dlr"]), (2, ["apgd-ce"])])
 def test_the_rand_version_of_few_classes(classes, attacks):
     protocol = choose_protocol("autoattack", classes, is_randomised=True)
-    assert [stage.name for stage in protocol.parts()] == attacks
+    assert [stage.name for stage in protocol.stages] == attacks
     assert ("apgd-ce alone" in protocol.note) == (classes == 2)
 
 

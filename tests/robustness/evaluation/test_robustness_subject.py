@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-
 import pytest
 import torch
 import torchvision
@@ -12,16 +10,13 @@ from torch import nn
 
 from core_tuning.encoders import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder, build_encoder
 from core_tuning.errors import UserError
-from core_tuning.robustness.probe import check_output
-from core_tuning.robustness.subject import fingerprint, load_subject
-from core_tuning.robustness.user_module import normalising_layer
+from core_tuning.robustness.config import RobustEvaluate
+from core_tuning.robustness.own_module import normalising_layer
+from core_tuning.robustness.subject import check_output, fingerprint, load_subject
 
 
 def options(model=None, **given):
-    names = (
-        "module", "encoder", "normalisation", "image_size", "transforms", "dataset", "data_dir",
-    )  # fmt: skip
-    return argparse.Namespace(model=model, **{**dict.fromkeys(names), **given})
+    return RobustEvaluate(model=model, **given)
 
 
 def named(path, **given):
@@ -237,7 +232,7 @@ class Returns(nn.Module):
         (torch.zeros(1, 5), r"returns \(1, 5\)"),
         ((torch.zeros(2, 5),), "returns tuple"),
         (torch.full((2, 5), float("nan")), "not finite"),
-        (RuntimeError("size mismatch\nmore"), r"fails .* RuntimeError \(size mismatch\)"),
+        (RuntimeError("size mismatch\nmore"), r"raised RuntimeError \(size mismatch\)"),
     ],
 )
 def test_outputs_that_are_no_logits(value, said):

@@ -66,3 +66,29 @@ def robust_model() -> nn.Module:
 @pytest.fixture(scope="session")
 def plain_model() -> nn.Module:
     return trained(adversarial=False)
+
+
+@pytest.fixture(scope="session")
+def row():
+    """Make a row of an evaluation: an attack, the images right under it, and what differs."""
+    from core_tuning.robustness.measure import Row, accuracy
+
+    def make(attack, correct, n=100, eps_text="0.5", interval=None, **more):
+        counted = accuracy(correct, n)
+        low, high = interval or (counted.low, counted.high)
+        facts = {
+            "title": attack, "norm": "l2", "eps": 0.5, "space": "input", "robust": counted.percent,
+            "images": "1" * correct + "0" * (n - correct), "after": [], "restarts": 1,
+            "steps": None, "step_size": None, "zero_gradients": 0.012, "largest_l2": 0.5,
+            "largest_l2_native": 0.0625, "largest_l2_native_range": [0.0625, 0.0625], "notes": [],
+            "warnings": [], "seconds": 1.0, "input_size": "32x32", "native_size": "4x4",
+            "clean_correct": n, "split": "test", "selection": "unknown", "seed": 3,
+            "batch_size": 8, "precision": "float32", "device": "cpu", "randomised": False,
+            "versions": {"torch": "2.15.0"},
+        }  # fmt: skip
+        return Row(
+            attack=attack, correct=correct, n=n, low=low, high=high, eps_text=eps_text,
+            **{**facts, **more},
+        )  # fmt: skip
+
+    return make

@@ -6,19 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from core_tuning.robustness.masking_attacks import MarginView, descend_margin
-from core_tuning.robustness.masking_checks import (
-    black_box_check,
+from core_tuning.robustness.masking import (
     effort_check,
     gap_check,
     is_lower,
     margin_check,
     monotone_check,
-    single_step_check,
+    order_check,
     square_check,
     unbounded_check,
     zero_gradients_check,
 )
+from core_tuning.robustness.protocols import MarginView, descend_margin
 
 
 def right(count, n=100):
@@ -64,16 +63,15 @@ def test_effort():
     assert effort_check(right(50), right(48), right(39)).flagged
 
 
-def test_single_step():
-    assert not single_step_check(right(60), right(50)).flagged
-    assert single_step_check(right(40), right(50)).flagged
-    assert not single_step_check(right(4800, 10000), right(5000, 10000)).flagged
-    assert single_step_check(right(4799, 10000), right(5000, 10000)).flagged
+@pytest.mark.parametrize("name", ["single_step", "black_box"])
+def test_order(name):
+    def flagged(weaker, stronger):
+        return order_check(name, ("weak", weaker), ("strong", stronger)).flagged
 
-
-def test_black_box():
-    assert not black_box_check(right(80), right(50)).flagged
-    assert black_box_check(right(40), right(50)).flagged
+    assert not flagged(right(60), right(50))
+    assert flagged(right(40), right(50))
+    assert not flagged(right(4800, 10000), right(5000, 10000))
+    assert flagged(right(4799, 10000), right(5000, 10000))
 
 
 def test_zero_gradients():
@@ -88,71 +86,62 @@ def test_margin():
     assert margin_check(right(40), right(50)).flagged
 
 
-def row(attack, correct, n=100, eps="0.5", interval=None, space="input", **more):
-    percent = 100 * correct / n
-    low, high = interval or (percent - 3, percent + 3)
-    return {
-        "attack": attack, "norm": "l2", "eps_text": eps, "space": space, "correct": correct,
-        "n": n, "low": low, "high": high, **more,
-    }  # fmt: skip
-
-
-def test_gap():
+def test_gap(row):
     assert not gap_check([row("pgd10", 60), row("autoattack", 50)]).flagged
     check = gap_check([row("pgd10", 60), row("autoattack", 49)])
     assert check.flagged and "11.0 points" in check.value
-    far = [row("pgd10", 60, eps="1"), row("autoattack", 30, eps="2")]
+    far = [row("pgd10", 60, eps_text="1"), row("autoattack", 30, eps_text="2")]
     assert not gap_check(far).flagged and gap_check(far).points == []
     apart = [row("pgd10", 60), row("autoattack", 30, space="native")]
     assert gap_check(apart).points == []
 
 
-def test_a_gap_on_other_numbers_of_images_needs_intervals_apart():
-    wide = row("autoattack", 8, 20, interval=(21, 62))
+def test_a_gap_on_other_numbers_of_images_needs_intervals_apart(row):
+    wide = row("autoattack", 8, 20, interval=(21.0, 62.0))
     assert not gap_check([row("pgd10", 60, interval=(50, 69)), wide]).flagged
     narrow = row("autoattack", 400, 1000, interval=(37, 43))
     assert gap_check([row("pgd10", 60, interval=(50, 69)), narrow]).flagged
 
 
-def test_without_autoattack_nothing_is_flagged():
+def test_without_autoattack_nothing_is_flagged(row):
     check = gap_check([row("pgd10", 60)])
     assert not check.flagged
     assert check.value.startswith("not run")
 
 
-def automatic(*left, n=1000, **more):
+def automatic(row, *left, n=1000, **more):
     stages = ("apgd-ce", "apgd-t", "fab-t", "square")
     after = [[name, count] for name, count in zip(stages, left, strict=True)]
     return row("autoattack", left[-1], n, after=after, **more)
 
 
-def test_square_within_autoattack_as_its_authors_warn():
+def test_square_within_autoattack_as_its_authors_warn(row):
     """pyautoattack warns where Square takes more than 0.2% of the images."""
-    assert not square_check([automatic(400, 390, 390, 388)]).flagged
-    check = square_check([automatic(400, 390, 390, 387)])
+    assert not square_check([automatic(row, 400, 390, 390, 388)]).flagged
+    check = square_check([automatic(row, 400, 390, 390, 387)])
     assert check.flagged and "+0.3 points, at l2 0.5 input AutoAttack" in check.value
     # One image of few is no sign, though it is more than 0.2%.
-    assert not square_check([automatic(40, 39, 39, 38, n=100)]).flagged
-    assert square_check([automatic(40, 39, 39, 37, n=100)]).flagged
+    assert not square_check([automatic(row, 40, 39, 39, 38, n=100)]).flagged
+    assert square_check([automatic(row, 40, 39, 39, 37, n=100)]).flagged
 
 
-def test_square_alone_against_the_best_of_the_others():
+def test_square_alone_against_the_best_of_the_others(row):
     pgd = [row("pgd10", 60), row("pgd50x10", 58)]
     assert not square_check([*pgd, row("square", 80)]).flagged
     assert not square_check([*pgd, row("square", 56)]).flagged
     check = square_check([*pgd, row("square", 55)])
     assert check.flagged and "+3.0 points, at l2 0.5 input alone" in check.value
     # What AutoAttack has without its own Square counts among the others, what Square added not.
-    strong = automatic(60, 50, 50, 50, n=100)
+    strong = automatic(row, 60, 50, 50, 50, n=100)
     assert not square_check([*pgd, row("square", 49), strong]).flagged
-    helped = automatic(60, 59, 59, 20, n=100)
+    helped = automatic(row, 60, 59, 59, 20, n=100)
     check = square_check([row("square", 40), helped])
     assert dict(check.points) == {"l2 0.5\ninput\nalone": 19, "l2 0.5\ninput\nAutoAttack": 39}
 
 
-def test_square_without_anything_to_compare_it_with():
+def test_square_without_anything_to_compare_it_with(row):
     rand = row("autoattack", 3, after=[["apgd-ce", 5], ["apgd-dlr", 3]])
-    elsewhere = [row("square", 1), row("pgd10", 9, eps="1")]
+    elsewhere = [row("square", 1), row("pgd10", 9, eps_text="1")]
     for rows in ([row("square", 10)], [row("pgd10", 10)], elsewhere, [rand]):
         check = square_check(rows)
         assert not check.flagged and check.points == []

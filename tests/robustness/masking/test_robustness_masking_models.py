@@ -10,6 +10,7 @@ from torch import nn
 
 from core_tuning.errors import UserError
 from core_tuning.robustness.masking import check_masking
+from core_tuning.robustness.pixels import group
 
 NAMES = [
     "unbounded", "monotone", "effort", "single_step", "black_box", "zero_gradients", "margin",
@@ -41,11 +42,9 @@ def shattered(images):
 
 
 def checks_of(model, images, norm="l2", eps=0.8, n=100, **options):
-    batch, labels = images[0][:n], images[1][:n]
+    batch = group(images[0][:n], images[1][:n])
     options = {"seed": 0, "batch_size": 50, **options}
-    return {
-        check.name: check for check in check_masking(model, batch, labels, norm, eps, **options)
-    }
+    return {check.name: check for check in check_masking(model, batch, norm, eps, **options)}
 
 
 def flags(checks):
@@ -115,8 +114,8 @@ def test_the_same_seed_gives_the_same_and_no_global_state_changes(robust_model, 
 
 @pytest.mark.usefixtures("few_queries")
 def test_a_model_that_is_never_right_is_no_reason_for_a_flag(plain_model, images):
-    batch, labels = images[0][:10], (images[1][:10] + 1) % 4
-    checks = check_masking(plain_model, batch, labels, "l2", 0.5, seed=0, batch_size=5)
+    batch = group(images[0][:10], (images[1][:10] + 1) % 4)
+    checks = check_masking(plain_model, batch, "l2", 0.5, seed=0, batch_size=5)
     assert not any(check.flagged for check in checks)
 
 

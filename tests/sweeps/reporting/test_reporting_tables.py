@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core_tuning.report.page import markdown
-from core_tuning.robustness.evaluate_options import DEFAULT_ATTACKS as ROBUST_DEFAULT
+from core_tuning.robustness.config import DEFAULT_ATTACKS as ROBUST_DEFAULT
 from core_tuning.sweeps.claims import DEFAULT_ATTACKS
 from core_tuning.sweeps.reporting.collect import read_report
 from core_tuning.sweeps.reporting.page import page_of

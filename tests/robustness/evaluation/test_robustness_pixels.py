@@ -13,10 +13,8 @@ from torchvision.transforms import v2
 from core_tuning.data import RECIPES, build_transforms
 from core_tuning.data.images import DecodedImages
 from core_tuning.errors import UserError
-from core_tuning.robustness.evaluate_options import build_parser
 from core_tuning.robustness.measure import as_float
-from core_tuning.robustness.spaces import (
-    SPACES,
+from core_tuning.robustness.pixels import (
     ResizedInside,
     choose_images,
     describe_sizes,
@@ -31,11 +29,6 @@ def pictures(*sizes):
     generator = np.random.default_rng(0)
     arrays = [generator.integers(64, 192, (*size, 3), dtype=np.uint8) for size in sizes]
     return DecodedImages(arrays, list(range(len(sizes))), [str(i) for i in range(len(sizes))])
-
-
-def test_the_options_name_these_spaces():
-    (action,) = [a for a in build_parser()._actions if a.dest == "attack_space"]
-    assert tuple(action.choices) == SPACES
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -84,6 +77,7 @@ def test_native_images_are_grouped_by_size_with_their_labels():
     images = pictures((8, 9), (10, 10), (8, 9))
     transform = build_transforms("small", 16).evaluate
     pixels = read_pixels(images, [2, 1, 0], transform, "native")
+    assert [group.positions.tolist() for group in pixels.attacked] == [[0, 2], [1]]
     shapes = [tuple(group.images.shape) for group in pixels.attacked]
     assert shapes == [(2, 3, 8, 9), (1, 3, 10, 10)]
     assert [group.labels.tolist() for group in pixels.attacked] == [[2, 0], [1]]

@@ -21,7 +21,6 @@ from core_tuning.data.seeding import seeded_generator
 from core_tuning.errors import UserError
 from core_tuning.stopping import worker_setup
 
-SPACES = ("input", "native")
 # A stream apart from those that divide the data sets at the same seed.
 _CHOICE = 30
 # Where several native sizes are listed no more.
@@ -31,10 +30,22 @@ Size = tuple[int, int]
 
 
 class Group(NamedTuple):
-    """Images of one size, as bytes (m, 3, h, w), and their labels (m,)."""
+    """Images of one size.
+
+    Attributes:
+        images: (m, 3, h, w), bytes or float32 in [0, 1].
+        labels: (m,), the true classes.
+        positions: (m,), of each image among all that are measured.
+    """
 
     images: Tensor
     labels: Tensor
+    positions: Tensor
+
+
+def group(images: Tensor, labels: Tensor) -> Group:
+    """Images (n, 3, h, w) and labels (n,) that are all there is."""
+    return Group(images, labels, torch.arange(len(labels)))
 
 
 class Pixels(NamedTuple):
@@ -219,10 +230,10 @@ def read_pixels(
         sizes.append((height, width))
         if space == "native":
             by_size[height, width].append((position, native))
-    truth = torch.tensor(labels)
-    whole = Group(torch.stack(network), truth)
-    groups = [
-        Group(torch.stack([each for _, each in held]), truth[[position for position, _ in held]])
-        for held in by_size.values()
-    ]
+    whole = group(torch.stack(network), torch.tensor(labels))
+    groups = []
+    for held in by_size.values():
+        positions = torch.tensor([position for position, _ in held])
+        natives = torch.stack([native for _, native in held])
+        groups.append(Group(natives, whole.labels[positions], positions))
     return Pixels(whole, groups or [whole], sizes, indices)
