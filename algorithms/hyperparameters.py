@@ -142,7 +142,7 @@ def check_hparams(algorithm: str, given: Mapping[str, Any]) -> None:
             type or is out of range.
     """
     defaults: Values = {}
-    for each in (*ALGORITHMS, algorithm):
+    for each in ALGORITHMS:
         defaults |= default_hparams(each, EMOJI)
     for name, value in given.items():
         if name not in defaults:

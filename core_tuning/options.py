@@ -395,7 +395,7 @@ def json_object(text: str, name: str = "--hparams") -> dict[str, Any]:
         )
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{key} of {name} is {value}: expected a finite number.")
+            raise UserError(f"{key} is {value}: expected a finite number in {name}.")
     return values
 
 

@@ -66,7 +66,9 @@ def test_relative_imports_are_understood(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in python_files("core_tuning") if path != API], ids=lambda path: path.stem
+    "path",
+    [path for path in python_files("core_tuning") if path != API],
+    ids=lambda path: path.stem,
 )
 def test_the_core_imports_no_user(path):
     assert not forbidden(imported(path, package_of(path)), list(USERS))
