@@ -399,10 +399,12 @@ def from_json(kind: type[T], contents: Mapping[str, Any], path: Path) -> T:
     """Make a dataclass of a JSON object, whose values are checked against its hints.
 
     Raises:
-        UserError: a value is missing or of another type.
+        UserError: a value without a default is missing, or one is of another type.
     """
-    values = {}
+    values, defaults = {}, getattr(kind, "_field_defaults", vars(kind))
     for name, hint in typing.get_type_hints(kind).items():
+        if name not in contents and name in defaults:
+            continue
         kinds = _types(hint)
         values[name] = field(dict(contents), name, kinds if len(kinds) > 1 else kinds[0], path)
     return kind(**values)

@@ -89,7 +89,7 @@ def images():
 def test_random_models_are_told_from_others(images, name):
     model = OwnModule(Noisy({**RANDOM, **SAME}[name]), "own.py:f").eval()
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
-    found = inspect_answers(model, images)
+    found = inspect_answers(model, images, 4)
     assert found.is_randomised == (name in RANDOM)
     assert found.passes == 5 and found.images == 16
     assert found.changed <= 100 * found.is_randomised
@@ -108,13 +108,13 @@ def test_how_far_answers_differ_is_counted(images):
     class Flips(nn.Module):
         forward = staticmethod(flip)
 
-    found = inspect_answers(Flips().eval(), images)
+    found = inspect_answers(Flips().eval(), images, 2)
     assert found.changed == 100 and found.difference == pytest.approx(2)
 
 
 def test_logits_that_are_not_finite_are_refused(images):
     with pytest.raises(UserError, match="not finite"):
-        inspect_answers(Noisy(lambda images: images / 0), images)
+        inspect_answers(Noisy(lambda images: images / 0), images, 4)
 
 
 def test_the_rand_version_is_autoattacks_own(kit, monkeypatch):
