@@ -119,7 +119,12 @@ def evaluate(options: RobustEvaluate) -> Report:
                 setup.subject.facts,
                 setup.randomness,
                 setup.data,
-                {**environment(), **versions(), "device": str(device)},
+                {
+                    **environment(),
+                    **versions(),
+                    "device": str(device),
+                    "batch_size": options.batch_size,
+                },
                 clean,
                 rows,
                 [found.with_rows(rows) for found in masking],
@@ -326,14 +331,18 @@ def _measure_rows(setup: _Setup, jobs: Sequence[_Job], rows: Rows, clean: Clean)
             bar.set_description_str(str(job))
             protocol, norm, eps, notes = job
             key, started = f"{protocol.name} {norm} {eps!r}", time.monotonic()
-            progress = rows.progress(key, data.n, len(protocol.stages))
+            before = rows.unfinished(key, data.n, len(protocol.stages))
             with collect_warnings() as warnings:
                 found = measure(
                     setup.model, view, pixels.attacked, protocol, norm, eps,
-                    seed=options.seed, batch_size=options.batch_size, progress=progress,
+                    seed=options.seed, batch_size=options.batch_size, outcome=before,
                     save=partial(rows.save, key), on_batch=bar.settle,
                 )  # fmt: skip
-            counted = accuracy(int(found.robust.sum()), len(found.robust))
+            counted = accuracy(int(found.robust.sum()), data.n)
+            after = [
+                [stage.name, int(found.is_right_after(number).sum())]
+                for number, stage in enumerate(protocol.stages, start=1)
+            ]
             budget = make_budget(norm, eps, steps=protocol.steps) if protocol.steps else None
             size = l2_equivalent(norm, eps, options.attack_space, pixels, setup.transform)
             row = Row(
@@ -346,7 +355,7 @@ def _measure_rows(setup: _Setup, jobs: Sequence[_Job], rows: Rows, clean: Clean)
                 **counted._asdict(),
                 robust=counted.percent,
                 images=bits(found.robust),
-                after=[list(pair) for pair in found.after] if len(found.after) > 1 else [],
+                after=after if len(after) > 1 else [],
                 restarts=len(protocol.stages) if budget else 1,
                 steps=budget and budget.steps,
                 step_size=budget and budget.step_size,
@@ -357,7 +366,7 @@ def _measure_rows(setup: _Setup, jobs: Sequence[_Job], rows: Rows, clean: Clean)
                 notes=notes,
                 warnings=warnings,
                 # What an earlier process took is not known.
-                seconds=None if progress else round(time.monotonic() - started, 1),
+                seconds=None if before else round(time.monotonic() - started, 1),
                 input_size=data.input_size,
                 native_size=data.native_size,
                 clean_correct=clean.accuracy.correct,
@@ -411,9 +420,8 @@ def _look_for_masking(setup: _Setup, folder: Path) -> list[Checked]:
         # Too few of each size to tell anything: the network is looked at without the resizing.
         model, whole, space = setup.subject.model, setup.pixels.network, "input"
     chosen = group(as_float(whole.images[:MASKING_IMAGES]), whole.labels[:MASKING_IMAGES])
-    for norm in NORMS:
-        eps = options.largest(norm)
-        if eps is None or any((line.norm, line.eps) == (norm, eps) for line in found):
+    for norm, eps in options.largest().items():
+        if any((line.norm, line.eps) == (norm, eps) for line in found):
             continue
         checks = check_masking(
             model, chosen, norm, eps, seed=options.seed, batch_size=options.batch_size,
@@ -433,7 +441,7 @@ def _attack_examples(setup: _Setup) -> Examples | None:
     if not len(chosen):
         return None
     norm, _ = options.budgets()[0]
-    eps = max(eps for each, eps in options.budgets() if each == norm)
+    eps = options.largest()[norm]
     device = device_of(model)
     clean, truth = as_float(images[chosen].to(device)), labels[chosen]
     [stage] = PROTOCOLS["pgd10"].stages

@@ -171,8 +171,8 @@ def test_the_report_begins_with_it(run, tmp_path, evaluate, capsys, quick_auto_a
     sentence = "The model is randomised: 5 forward passes of the same 5 images differ"
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith(f"note: {sentence}")
-    table = next(number for number, line in enumerate(printed) if "test of folder" in line)
-    assert printed[table - 1].startswith(sentence)
+    said = next(number for number, line in enumerate(printed) if line.startswith(sentence))
+    assert said < next(number for number, line in enumerate(printed) if "test of folder" in line)
     text = (tmp_path / "out" / "report.md").read_text().split("\n\n")
     assert text[1].startswith(sentence) and "without EOT" in text[1]
     assert report["randomness"]["is_randomised"] and report["randomness"]["changed"] > 0
