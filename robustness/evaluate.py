@@ -396,7 +396,11 @@ class _Bar(tqdm):
         work = sum(stage.cost for job in jobs for stage in job.protocol.stages)
         form = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} passed, {remaining} left"
         super().__init__(
-            total=images * work, mininterval=0.5, smoothing=0.1, disable=not jobs, bar_format=form
+            total=images * work,
+            mininterval=0.5,
+            smoothing=0.1,
+            disable=None if jobs else True,
+            bar_format=form,
         )
         self.settled = 0
         view.register_forward_hook(self._tick)
