@@ -354,9 +354,9 @@ class RobustEvaluate(Subject, Unstated, Images, Attacks, Place):
             return min(DEFAULT_N, total)
         return None if self.n == "all" else int(self.n)
 
-    def largest(self, norm: str) -> float | None:
-        """The largest eps of a norm; None if the norm is left out."""
-        return max((eps for each, eps in self.budgets() if each == norm), default=None)
+    def largest(self) -> dict[str, float]:
+        """The largest eps of each norm."""
+        return dict(sorted(self.budgets()))
 
     def default_output(self) -> Path:
         """Where an evaluation is written if --output does not say it."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
+import core_tuning
 from core_tuning.config import MOVABLE
 from core_tuning.data import (
     Splits,
@@ -52,22 +53,22 @@ from .measure import (
 )
 from .own_module import own_code
 from .pixels import (
-    Group,
     Pixels,
     ResizedInside,
     choose_images,
     describe_sizes,
+    group,
     l2_equivalent,
     read_pixels,
 )
 from .protocols import PROTOCOLS, Protocol, Stage, choose_protocol
 from .report import FILES as REPORT_FILES
 from .report import Clean, Examples, Images, Report, printed, write_report
-from .subject import PROBED, Subject, check_output, inspect_answers, load_subject, seeded
+from .subject import PROBED, Made, Randomness, Subject, inspect_answers, load_subject, seeded
 
 # What an evaluation writes.
 FILES = ("rows.jsonl", ".row.json", "masking.jsonl", *REPORT_FILES)
-VERSIONED = ("core-tuning", "torch", "torchvision", "torchattacks", "pyautoattack")
+VERSIONED = ("torch", "torchvision", "torchattacks", "pyautoattack")
 # What does not tell one evaluation from another: where it lies, and which rows are asked of it,
 # because each row says itself what it is.
 NOT_STATED = frozenset(
@@ -108,46 +109,112 @@ def evaluate(options: RobustEvaluate) -> Report:
     if not options.resume:
         _check_start(folder, overwrite=options.overwrite)
     with strict_float32(device), seeded(options.seed):
-        subject = load_subject(options)
-        network = subject.model
-        with own_code(f"Moving {subject.facts['source']} to {device}", "name another --device"):
-            network.to(device)
-        splits = _load_splits(options, subject)
-        check_output(network, len(splits.classes), (subject.image_size, subject.image_size))
-        transform = build_transforms(subject.recipe, subject.image_size).evaluate
-        pixels, data = _load_images(options, subject, splits, transform)
-        _check_sizes(options, pixels)
-        model = network
-        if options.attack_space == "native":
-            model = ResizedInside(network, transform).eval()
-        sample = max(pixels.attacked, key=lambda group: len(group.labels))
-        randomness = inspect_answers(model, as_float(sample.images[:PROBED].to(device)))
-        with _opened(folder, options, _stated(options, subject, splits, data)):
-            if randomness.is_randomised:
-                print(f"note: {randomness.sentence()}")
-            jobs = _jobs(options, len(splits.classes), pixels, randomised=randomness.is_randomised)
-            clean = _measure_clean(options, model, network, pixels)
-            common = _conditions(options, subject, data, clean, device)
-            common["randomised"] = randomness.is_randomised
-            rows = _measure_rows(options, jobs, model, pixels, transform, folder.path, common)
-            masking: list[Checked] = []
-            if options.masking_checks:
-                masking = _look_for_masking(options, model, network, pixels, folder.path)
+        setup = _prepare(options, device)
+        with _opened(folder, setup):
+            jobs = _jobs(setup)
+            clean = _measure_clean(setup)
+            rows = _measure_rows(setup, jobs, Rows(folder.path), clean)
+            masking = _look_for_masking(setup, folder.path) if options.masking_checks else []
             report = Report(
-                subject.facts,
-                randomness,
-                data,
-                {**environment(), **versions(), "device": str(device)},
+                setup.subject.facts,
+                setup.randomness,
+                setup.data,
+                {
+                    **environment(),
+                    **versions(),
+                    "device": str(device),
+                    "batch_size": options.batch_size,
+                },
                 clean,
                 rows,
                 [found.with_rows(rows) for found in masking],
-                pixels.network.labels.tolist(),
+                setup.pixels.network.labels.tolist(),
             )
-            examples = _attack_examples(options, model, sample, splits.classes)
-            write_report(folder.path, report, examples)
+            write_report(folder.path, report, _attack_examples(setup))
     print("\n".join(printed(report)))
     print(f"see report.html, report.md, report.json, images.csv and figures/ in {folder.path}")
     return report
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setup:
+    """What is evaluated on what; `model` takes what is attacked, `subject.model` its own input."""
+
+    options: RobustEvaluate
+    subject: Subject
+    splits: Splits
+    transform: Transform
+    pixels: Pixels
+    data: Images
+    model: nn.Module
+    randomness: Randomness
+
+
+def _prepare(options: RobustEvaluate, device: torch.device) -> _Setup:
+    """Load model and images, and check that they fit each other and the attacks."""
+    subject = load_subject(options)
+    with own_code(f"Moving {subject.facts['source']} to {device}", "name another --device"):
+        subject.model.to(device)
+    splits = load_splits(
+        subject.dataset,
+        subject.data_dir,
+        download=options.download,
+        fraction=subject.made.fraction,
+        validation=subject.made.validation,
+        seed=options.seed if subject.made.seed is None else subject.made.seed,
+    )
+    if subject.classes is not None and splits.classes != subject.classes:
+        raise UserError(
+            f"The classes of {subject.dataset} ({', '.join(splits.classes[:3])}, ...) are not the "
+            f"model's ({', '.join(subject.classes[:3])}, ...): evaluate it on a data set with the "
+            "same class names."
+        )
+    images = splits.test if options.split == "test" else splits.validation
+    if not len(images):
+        raise UserError(
+            f"The {options.split} split of {subject.dataset} is empty: name another --split."
+        )
+    indices = choose_images(len(images), options.wanted(len(images)), options.seed)
+    transform = build_transforms(subject.recipe, subject.image_size).evaluate
+    pixels = read_pixels(images, indices, transform, options.attack_space, workers=options.workers)
+    _check_sizes(options, pixels)
+    model = subject.model
+    if options.attack_space == "native":
+        model = ResizedInside(model, transform).eval()
+    probed = max((group.images[:PROBED] for group in pixels.attacked), key=len)
+    randomness = inspect_answers(model, as_float(probed.to(device)), len(splits.classes))
+    data = Images(
+        dataset=subject.dataset,
+        split=options.split,
+        description=splits.split,
+        classes=splits.classes,
+        n=len(indices),
+        total=len(images),
+        seed=options.seed,
+        warnings=[*splits.warnings, *_warnings(options, subject, splits)],
+        attack_space=options.attack_space,
+        input_size=describe_sizes([(subject.image_size, subject.image_size)]),
+        native_size=describe_sizes(pixels.sizes),
+        indices=indices,
+    )
+    return _Setup(options, subject, splits, transform, pixels, data, model, randomness)
+
+
+def _warnings(options: RobustEvaluate, subject: Subject, splits: Splits) -> Iterator[str]:
+    before = subject.made.data
+    change = None if before is None else describe_change(before, splits.fingerprint)
+    if change is not None:
+        yield f"The images are not those of the run: {change}."
+    if options.split == "validation" and subject.made != Made():
+        yield (
+            f"The run's model may have been selected on these images (selection: "
+            f"{subject.facts['selection']}): its figures on them are too good."
+        )
+    elif options.split == "validation":
+        yield (
+            "The validation images may be carved out of the training images: the model may have "
+            "been trained on them."
+        )
 
 
 def _check_start(folder: RunFolder, *, overwrite: bool) -> None:
@@ -157,66 +224,6 @@ def _check_start(folder: RunFolder, *, overwrite: bool) -> None:
         raise UserError(
             f"The folder {folder.path} holds a run, not an evaluation: name another with --output."
         )
-
-
-def _load_splits(options: RobustEvaluate, subject: Subject) -> Splits:
-    splits = load_splits(
-        subject.dataset,
-        subject.data_dir,
-        download=options.download,
-        fraction=subject.made.get("fraction", 1.0),
-        validation=subject.made.get("validation", 0.1),
-        seed=subject.made.get("seed", options.seed),
-    )
-    if subject.classes is not None and splits.classes != subject.classes:
-        raise UserError(
-            f"The classes of {subject.dataset} ({', '.join(splits.classes[:3])}, ...) are not the "
-            f"model's ({', '.join(subject.classes[:3])}, ...): evaluate it on a data set with the "
-            "same class names."
-        )
-    return splits
-
-
-def _load_images(
-    options: RobustEvaluate, subject: Subject, splits: Splits, transform: Transform
-) -> tuple[Pixels, Images]:
-    """Read the images into memory, and say which they are."""
-    images = {"test": splits.test, "validation": splits.validation}[options.split]
-    if not len(images):
-        raise UserError(
-            f"The {options.split} split of {subject.dataset} is empty: name another --split."
-        )
-    indices = choose_images(len(images), options.wanted(len(images)), options.seed)
-    pixels = read_pixels(images, indices, transform, options.attack_space, workers=options.workers)
-    warnings = list(splits.warnings)
-    before = subject.made.get("data")
-    change = None if before is None else describe_change(before, splits.fingerprint)
-    if change is not None:
-        warnings.append(f"The images are not those of the run: {change}.")
-    if options.split == "validation" and subject.made:
-        warnings.append(
-            f"The run's model may have been selected on these images (selection: "
-            f"{subject.facts['selection']}): its figures on them are too good."
-        )
-    elif options.split == "validation":
-        warnings.append(
-            "The validation images may be carved out of the training images: the model may have "
-            "been trained on them."
-        )
-    return pixels, Images(
-        subject.dataset,
-        options.split,
-        splits.split,
-        splits.classes,
-        len(indices),
-        len(images),
-        options.seed,
-        warnings,
-        options.attack_space,
-        describe_sizes([(subject.image_size, subject.image_size)]),
-        describe_sizes(pixels.sizes),
-        indices,
-    )
 
 
 def _check_sizes(options: RobustEvaluate, pixels: Pixels) -> None:
@@ -232,29 +239,24 @@ def _check_sizes(options: RobustEvaluate, pixels: Pixels) -> None:
             )
 
 
-def _stated(
-    options: RobustEvaluate, subject: Subject, splits: Splits, data: Images
-) -> dict[str, Any]:
-    """Everything that tells this evaluation from another, as plain values."""
-    values = {k: value for k, value in plain_values(options).items() if k not in NOT_STATED}
-    values |= {"dataset": data.dataset, "n": data.n, "total": data.total}
-    values |= {"weights": subject.facts["weights"], "code": subject.facts.get("code")}
-    return {"command": "robust evaluate", "options": values, "data": splits.fingerprint}
-
-
 @contextmanager
-def _opened(folder: RunFolder, options: RobustEvaluate, stated: dict[str, Any]) -> Iterator[None]:
-    """Hold the folder, started or gone on with."""
+def _opened(folder: RunFolder, setup: _Setup) -> Iterator[None]:
+    """Hold the folder, started or gone on with; its config tells this evaluation from another."""
+    options, facts = setup.options, setup.subject.facts
+    config = {k: value for k, value in plain_values(options).items() if k not in NOT_STATED}
+    config |= {"dataset": setup.data.dataset, "n": setup.data.n, "total": setup.data.total}
+    config |= {"weights": facts["weights"], "code": facts.get("code")}
+    run = {"command": "robust evaluate", "options": config, "data": setup.splits.fingerprint}
     resumes = options.resume and not folder.is_free()
     if resumes:
         before = folder.read_run().get("data")
-        folder.check_resume({**stated, "data": before}, may_differ=MOVABLE)
-        check_same_images(before, stated["data"], folder.path)
+        folder.check_resume({**run, "data": before}, may_differ=MOVABLE)
+        check_same_images(before, setup.splits.fingerprint, folder.path)
     with folder.hold():
         if resumes:
-            folder.resume(stated, may_differ=MOVABLE)
+            folder.resume(run, may_differ=MOVABLE)
         else:
-            folder.start(stated, overwrite=options.overwrite)
+            folder.start(run, overwrite=options.overwrite)
         yield
 
 
@@ -270,18 +272,20 @@ class _Job(NamedTuple):
         return f"{self.protocol.name} {self.norm} {describe_eps(self.norm, self.eps)}"
 
 
-def _jobs(
-    options: RobustEvaluate, num_classes: int, pixels: Pixels, *, randomised: bool
-) -> list[_Job]:
-    """The rows that are asked for, in order; notes on them are printed."""
-    sizes = [(images.shape[-2], images.shape[-1]) for images, _, _ in pixels.attacked]
+def _jobs(setup: _Setup) -> list[_Job]:
+    """The rows that are asked for, in order; what is to be said of them is printed."""
+    options, is_randomised = setup.options, setup.randomness.is_randomised
+    sizes = [(images.shape[-2], images.shape[-1]) for images, _, _ in setup.pixels.attacked]
     smallest, is_oblong = min(sizes, key=math.prod), any(height != width for height, width in sizes)
     jobs = []
     for norm, eps in options.budgets():
         large = beyond_usual(norm, eps, smallest)
         for name in options.attacks:
             protocol = choose_protocol(
-                name, num_classes, queries=options.square_queries, is_randomised=randomised
+                name,
+                len(setup.splits.classes),
+                queries=options.square_queries,
+                is_randomised=is_randomised,
             )
             notes = [protocol.note] if protocol.note else []
             if is_oblong and "square" in {stage.name for stage in protocol.stages}:
@@ -291,91 +295,68 @@ def _jobs(
                     f"{large}: such a change can be seen, and may change what the image shows."
                 )
             jobs.append(_Job(protocol, norm, eps, notes))
-    for note in dict.fromkeys(note for job in jobs for note in job.notes):
+    said = [setup.randomness.sentence()] if is_randomised else []
+    for note in dict.fromkeys([*said, *(note for job in jobs for note in job.notes)]):
         print(f"note: {note}")
     return jobs
 
 
-def _measure_clean(
-    options: RobustEvaluate, model: nn.Module, network: nn.Module, pixels: Pixels
-) -> Clean:
+def _measure_clean(setup: _Setup) -> Clean:
     """Measure accuracy without an attack, in the attacked space and at the network's input."""
-    right = right_without_attack(model, pixels.attacked, batch_size=options.batch_size)
-    counted, usual = accuracy(int(right.sum()), len(right)), None
-    if model is not network:
-        as_input = right_without_attack(network, [pixels.network], batch_size=options.batch_size)
+    pixels, batch_size = setup.pixels, setup.options.batch_size
+    right = right_without_attack(setup.model, pixels.attacked, batch_size=batch_size)
+    usual = None
+    if setup.options.attack_space == "native":
+        as_input = right_without_attack(
+            setup.subject.model, [pixels.network], batch_size=batch_size
+        )
         usual = accuracy(int(as_input.sum()), len(as_input))
-    return Clean(counted, bits(right), usual)
+    return Clean(accuracy(int(right.sum()), len(right)), bits(right), usual)
 
 
 def versions() -> dict[str, str]:
     """Return the versions of what a row depends on."""
-    found = {}
-    for name in VERSIONED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    installed = {each.name: each.version for each in importlib.metadata.distributions()}
+    found = {name: installed.get(name, "not installed") for name in VERSIONED}
+    return {"core-tuning": core_tuning.__version__, **found}
 
 
-def _conditions(
-    options: RobustEvaluate, subject: Subject, data: Images, clean: Clean, device: torch.device
-) -> dict[str, Any]:
-    """What every row states alike."""
-    return {
-        "space": options.attack_space,
-        "input_size": data.input_size,
-        "native_size": data.native_size,
-        "clean_correct": clean.accuracy.correct,
-        "split": options.split,
-        "selection": subject.facts["selection"],
-        "seed": options.seed,
-        "batch_size": options.batch_size,
-        "precision": "float32",
-        "device": str(device),
-        "versions": versions(),
-    }
-
-
-def _measure_rows(
-    options: RobustEvaluate,
-    jobs: Sequence[_Job],
-    model: nn.Module,
-    pixels: Pixels,
-    transform: Transform,
-    folder: Path,
-    common: dict[str, Any],
-) -> list[Row]:
-    """Measure the rows that the folder lacks, write each of them, and return all."""
-    rows, view = Rows(folder), AttackView(model)
+def _measure_rows(setup: _Setup, jobs: Sequence[_Job], rows: Rows, clean: Clean) -> list[Row]:
+    """Measure the rows that are missing, write each of them, and return all."""
+    options, pixels, data = setup.options, setup.pixels, setup.data
+    view = AttackView(setup.model)
     missing = [job for job in jobs if rows.find(job.protocol.name, job.norm, job.eps) is None]
-    with _Bar(missing, len(pixels.sizes), view) as bar:
+    with _Bar(missing, data.n, view) as bar:
         for job in missing:
             bar.set_description_str(str(job))
             protocol, norm, eps, notes = job
             key, started = f"{protocol.name} {norm} {eps!r}", time.monotonic()
-            progress = rows.progress(key, len(pixels.sizes), len(protocol.stages))
+            before = rows.unfinished(key, data.n, len(protocol.stages))
             with collect_warnings() as warnings:
                 found = measure(
-                    model, view, pixels.attacked, protocol, norm, eps,
-                    seed=options.seed, batch_size=options.batch_size, progress=progress,
+                    setup.model, view, pixels.attacked, protocol, norm, eps,
+                    seed=options.seed, batch_size=options.batch_size, outcome=before,
                     save=partial(rows.save, key), on_batch=bar.settle,
                 )  # fmt: skip
-            counted = accuracy(int(found.robust.sum()), len(found.robust))
+            counted = accuracy(int(found.robust.sum()), data.n)
+            after = [
+                [stage.name, int(found.is_right_after(number).sum())]
+                for number, stage in enumerate(protocol.stages, start=1)
+            ]
             budget = make_budget(norm, eps, steps=protocol.steps) if protocol.steps else None
-            size = l2_equivalent(norm, eps, options.attack_space, pixels, transform)
+            size = l2_equivalent(norm, eps, options.attack_space, pixels, setup.transform)
             row = Row(
                 attack=protocol.name,
                 title=protocol.title,
                 norm=norm,
                 eps=eps,
                 eps_text=describe_eps(norm, eps),
+                space=options.attack_space,
                 **counted._asdict(),
                 robust=counted.percent,
                 images=bits(found.robust),
-                after=[list(pair) for pair in found.after] if len(found.after) > 1 else [],
-                restarts=len(protocol.stages) if protocol.steps else 1,
+                after=after if len(after) > 1 else [],
+                restarts=len(protocol.stages) if budget else 1,
                 steps=budget and budget.steps,
                 step_size=budget and budget.step_size,
                 zero_gradients=found.zero_gradients,
@@ -385,8 +366,18 @@ def _measure_rows(
                 notes=notes,
                 warnings=warnings,
                 # What an earlier process took is not known.
-                seconds=None if progress else round(time.monotonic() - started, 1),
-                **common,
+                seconds=None if before else round(time.monotonic() - started, 1),
+                input_size=data.input_size,
+                native_size=data.native_size,
+                clean_correct=clean.accuracy.correct,
+                split=data.split,
+                selection=setup.subject.facts["selection"],
+                seed=options.seed,
+                batch_size=options.batch_size,
+                precision="float32",
+                device=str(device_of(setup.model)),
+                randomised=setup.randomness.is_randomised,
+                versions=versions(),
             )
             rows.append(row)
             said = f"{job}: {row.robust:.2f}% [{row.low:.2f}, {row.high:.2f}]"
@@ -405,7 +396,11 @@ class _Bar(tqdm):
         work = sum(stage.cost for job in jobs for stage in job.protocol.stages)
         form = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} passed, {remaining} left"
         super().__init__(
-            total=images * work, mininterval=0.5, smoothing=0.1, disable=not jobs, bar_format=form
+            total=images * work,
+            mininterval=0.5,
+            smoothing=0.1,
+            disable=None if jobs else True,
+            bar_format=form,
         )
         self.settled = 0
         view.register_forward_hook(self._tick)
@@ -420,50 +415,41 @@ class _Bar(tqdm):
         self.refresh()
 
 
-def _look_for_masking(
-    options: RobustEvaluate, model: nn.Module, network: nn.Module, pixels: Pixels, folder: Path
-) -> list[Checked]:
+def _look_for_masking(setup: _Setup, folder: Path) -> list[Checked]:
     """Check each norm at its largest eps, and keep what was found."""
-    path = folder / "masking.jsonl"
+    options, path = setup.options, folder / "masking.jsonl"
     found = read_checked(path)
-    group, space = pixels.attacked[0], options.attack_space
-    if len(pixels.attacked) > 1:
+    model, whole, space = setup.model, setup.pixels.attacked[0], options.attack_space
+    if len(setup.pixels.attacked) > 1:
         # Too few of each size to tell anything: the network is looked at without the resizing.
-        model, group, space = network, pixels.network, "input"
-    group = Group(
-        as_float(group.images[:MASKING_IMAGES]),
-        group.labels[:MASKING_IMAGES],
-        torch.arange(len(group.labels[:MASKING_IMAGES])),
-    )
-    for norm in NORMS:
-        eps = options.largest(norm)
-        if eps is None or any((line.norm, line.eps) == (norm, eps) for line in found):
+        model, whole, space = setup.subject.model, setup.pixels.network, "input"
+    chosen = group(as_float(whole.images[:MASKING_IMAGES]), whole.labels[:MASKING_IMAGES])
+    for norm, eps in options.largest().items():
+        if any((line.norm, line.eps) == (norm, eps) for line in found):
             continue
         checks = check_masking(
-            model, group, norm, eps, seed=options.seed, batch_size=options.batch_size,
+            model, chosen, norm, eps, seed=options.seed, batch_size=options.batch_size,
             on_progress=partial(print, f"masking, {norm}:", file=sys.stderr),
         )  # fmt: skip
-        found.append(Checked(norm, eps, len(group.labels), space, checks))
+        found.append(Checked(norm, eps, len(chosen.labels), space, checks))
         write_checked(path, found[-1])
     return found
 
 
-def _attack_examples(
-    options: RobustEvaluate, model: nn.Module, group: Group, classes: Sequence[str]
-) -> Examples | None:
+def _attack_examples(setup: _Setup) -> Examples | None:
     """Attack a few images that are classified right, by PGD-10 at the first norm's largest eps."""
-    predicted = classify(model, group.images, batch_size=options.batch_size)
-    chosen = (predicted == group.labels).nonzero().flatten()[:EXAMPLES]
+    options, model, classes = setup.options, setup.model, setup.splits.classes
+    images, labels, _ = max(setup.pixels.attacked, key=lambda group: len(group.labels))
+    predicted = classify(model, images, batch_size=options.batch_size)
+    chosen = (predicted == labels).nonzero().flatten()[:EXAMPLES]
     if not len(chosen):
         return None
     norm, _ = options.budgets()[0]
-    eps = options.largest(norm)
-    assert eps is not None
+    eps = options.largest()[norm]
     device = device_of(model)
-    clean, truth = as_float(group.images[chosen].to(device)), group.labels[chosen]
+    clean, truth = as_float(images[chosen].to(device)), labels[chosen]
     [stage] = PROTOCOLS["pgd10"].stages
-    view = AttackView(model)
-    adversarial = stage.attack(view, clean, truth.to(device), norm, eps, options.seed)
+    adversarial = stage.attack(AttackView(model), clean, truth.to(device), norm, eps, options.seed)
     fooled = classify(model, adversarial, batch_size=options.batch_size)
     titles = [
         f"{classes[true]} → {classes[now]}" if true != now else f"{classes[true]} (kept)"

@@ -25,7 +25,7 @@ from .attack.autoattack import check_pyautoattack
 from .attack.pgd import check_torchattacks
 from .attack.view import AttackView
 from .budgets import describe_eps
-from .measure import Progress, Row, bits, from_json, measure, read_whole_lines, right_without_attack
+from .measure import Outcome, Row, from_json, measure, read_whole_lines, right_without_attack
 from .pixels import Group
 from .protocols import PROTOCOLS, Protocol, choose_protocol, margin_pgd, pgd, restarts
 
@@ -234,10 +234,11 @@ def check_masking(
         `first` are those that the first stage has left, where it was run before.
         """
         on_progress(f"{protocol.title} at eps {describe_eps(norm, eps)}")
-        done = None if first is None else Progress(bits(first), bits(first), 1, 0, [], [])
+        right = len(protocol.stages) + 1
+        done = None if first is None else Outcome((right * first.int()).tolist(), stages=1)
         found = measure(
             model, view, [group], protocol, norm, eps,
-            seed=seed, batch_size=batch_size, progress=done,
+            seed=seed, batch_size=batch_size, outcome=done,
         )  # fmt: skip
         return found.robust, 100 * (found.zero_gradients or 0.0)
 

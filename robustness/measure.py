@@ -48,20 +48,6 @@ def accuracy(correct: int, n: int) -> Accuracy:
     return Accuracy(correct, n, 100 * low, 100 * high)
 
 
-class Measurement(NamedTuple):
-    """What a protocol left of a set of images.
-
-    Attributes:
-        robust: (n,) bool on the CPU, classified right without and under attack.
-        after: [stage, images still classified right after it].
-        zero_gradients: share of exactly zero gradients in [0, 1], None if none was counted.
-    """
-
-    robust: Tensor
-    after: list[tuple[str, int]]
-    zero_gradients: float | None
-
-
 @contextmanager
 def strict_float32(device: torch.device) -> Iterator[None]:
     """Compute in float32: no TensorFloat-32, no autocast."""
@@ -116,45 +102,48 @@ def bits(right: Tensor) -> str:
     return "".join("1" if each else "0" for each in right.tolist())
 
 
-def from_bits(text: str) -> Tensor:
-    """Read what `bits` wrote."""
-    return torch.tensor([each == "1" for each in text])
-
-
 @dataclass
-class Progress:
-    """A row that is not finished: what `measure` goes on from.
+class Outcome:
+    """What a protocol of several stages does to n images; unfinished, what it goes on from.
 
     Attributes:
-        before: bits of the images right before the stage in progress.
-        right: bits of those still right.
-        stage: the stage in progress, and how many of its batches are done.
-        batch: see `stage`.
-        after: [stage, images right after it].
-        zero: [images, share of zero gradients] of each batch.
+        lost: of each image, what it was lost to: 0 for a wrong class without an attack, k for
+            the k-th stage, one more than there are stages while it is classified right.
+        stages: number of stages that are done.
+        batches: number of batches of the next one that are done.
+        counted: number of images whose gradients were looked at.
+        zeros: how many of those gradients were exactly zero or not finite, in images.
     """
 
-    before: str
-    right: str
-    stage: int
-    batch: int
-    after: list[Any]
-    zero: list[Any]
+    lost: list[int]
+    stages: int = 0
+    batches: int = 0
+    counted: int = 0
+    zeros: float = 0.0
+
+    def is_right_after(self, stage: int) -> Tensor:
+        """Which images (n,) bool are still right after so many stages."""
+        return torch.tensor(self.lost) > stage
+
+    @property
+    def robust(self) -> Tensor:
+        """Which images (n,) bool are right without and under attack."""
+        return self.is_right_after(self.stages)
+
+    @property
+    def zero_gradients(self) -> float | None:
+        """Share of unusable gradients in [0, 1], None if none was looked at."""
+        return self.zeros / self.counted if self.counted else None
 
     def fits(self, n: int, stages: int) -> bool:
         """Whether this is what is saved of n images and so many stages."""
         return (
-            0 <= self.stage <= stages
-            and self.batch >= 0
-            and len(self.before) == len(self.right) == n
-            and set(self.before + self.right) <= {"0", "1"}
-            and all(_are(pair, str, int) for pair in self.after)
-            and all(_are(pair, int, float) for pair in self.zero)
+            0 <= self.stages <= stages
+            and self.batches >= 0
+            and len(self.lost) == n
+            and all(type(each) is int for each in self.lost)
+            and all(0 <= each <= self.stages + 1 or each == stages + 1 for each in self.lost)
         )
-
-
-def _are(values: object, *kinds: type) -> bool:
-    return isinstance(values, list) and [type(value) for value in values] == list(kinds)
 
 
 def measure(
@@ -167,10 +156,10 @@ def measure(
     *,
     seed: int,
     batch_size: int,
-    progress: Progress | None = None,
-    save: Callable[[Progress], None] | None = None,
-    on_batch: Callable[[int, Stage], None] | None = None,
-) -> Measurement:
+    outcome: Outcome | None = None,
+    save: Callable[[Outcome], None] = lambda outcome: None,
+    on_batch: Callable[[int, Stage], None] = lambda images, stage: None,
+) -> Outcome:
     """Attack a view of a model and judge what comes of it by the model itself.
 
     An image that is classified wrong without an attack counts as not robust. Every stage of the
@@ -186,7 +175,7 @@ def measure(
         eps: largest norm of a perturbation.
         seed: what every random start depends on, 0 or more.
         batch_size: images that are attacked at once.
-        progress: what an earlier call saved last, and this one goes on from.
+        outcome: what an earlier call saved last, and this one goes on from.
         save: is called after every batch.
         on_batch: is told (images done with, stage): those attacked, or right no longer before it.
 
@@ -196,44 +185,42 @@ def measure(
     """
     for images, _, _ in groups:
         check_images(images)
-    if progress is None:
-        start = bits(right_without_attack(model, groups, batch_size=batch_size))
-        progress = Progress(start, start, 0, 0, [], [])
+    never = len(protocol.stages) + 1
+    if outcome is None:
+        right = right_without_attack(model, groups, batch_size=batch_size)
+        outcome = Outcome((never * right.int()).tolist())
     device, count = device_of(model), protocol.name in GRADIENT_PROTOCOLS
-    right = from_bits(progress.right)
-    tell = on_batch or (lambda done, stage: None)
-    keep = save or (lambda progress: None)
-    for stage in protocol.stages[: progress.stage]:
-        tell(len(right), stage)
-    for number in range(progress.stage, len(protocol.stages)):
-        stage, before = protocol.stages[number], from_bits(progress.before)
+    lost = torch.tensor(outcome.lost)
+    for stage in protocol.stages[: outcome.stages]:
+        on_batch(len(lost), stage)
+    for number in range(outcome.stages, len(protocol.stages)):
+        stage, before = protocol.stages[number], lost > number
         batches = [
             (group, chosen)
             for group in groups
             for chosen in before[group.positions].nonzero().flatten().split(batch_size)
             if len(chosen)
         ]
-        earlier = sum(len(chosen) for _, chosen in batches[: progress.batch])
-        tell(earlier + int((~before).sum()), stage)
-        for position in range(progress.batch, len(batches)):
+        earlier = sum(len(chosen) for _, chosen in batches[: outcome.batches])
+        on_batch(earlier + int((~before).sum()), stage)
+        for position in range(outcome.batches, len(batches)):
             group, chosen = batches[position]
             clean, truth = as_float(group.images[chosen].to(device)), group.labels[chosen]
             batch_seed = derive_seed(seed, number, position)
             attacked, zero = _attack(
                 stage, view, clean, truth.to(device), norm, eps, batch_seed, count
             )
-            predicted = classify(model, attacked, batch_size=batch_size)
-            right[group.positions[chosen]] &= predicted == truth.cpu()
-            progress.zero += [[len(chosen), zero]] if zero is not None else []
-            progress.batch, progress.right = position + 1, bits(right)
-            keep(progress)
-            tell(len(chosen), stage)
-        progress.after.append([stage.name, int(right.sum())])
-        progress.stage, progress.batch, progress.before = number + 1, 0, bits(right)
-        keep(progress)
-    images = sum(n for n, _ in progress.zero)
-    mean = sum(n * share for n, share in progress.zero) / images if images else None
-    return Measurement(right, [(name, left) for name, left in progress.after], mean)
+            wrong = classify(model, attacked, batch_size=batch_size) != truth.cpu()
+            lost[group.positions[chosen[wrong]]] = number + 1
+            if zero is not None:
+                outcome.counted += len(chosen)
+                outcome.zeros += zero * len(chosen)
+            outcome.batches, outcome.lost = position + 1, lost.tolist()
+            save(outcome)
+            on_batch(len(chosen), stage)
+        outcome.stages, outcome.batches = number + 1, 0
+        save(outcome)
+    return outcome
 
 
 def check_images(images: Tensor) -> None:
@@ -354,7 +341,7 @@ class Rows:
                 return row
         return None
 
-    def progress(self, key: str, n: int, stages: int) -> Progress | None:
+    def unfinished(self, key: str, n: int, stages: int) -> Outcome | None:
         """Return what was saved of a row of n images and so many stages; None for another row.
 
         Raises:
@@ -363,17 +350,17 @@ class Rows:
         held = read_json(self.progress_path) if self.progress_path.exists() else {}
         if held.get("key") != key:
             return None
-        progress = from_json(Progress, held, self.progress_path)
-        if not progress.fits(n, stages):
+        outcome = from_json(Outcome, held, self.progress_path)
+        if not outcome.fits(n, stages):
             raise UserError(
                 f"{self.progress_path} is damaged: expected what the row in progress was stopped "
                 "at; delete it, and --resume measures that row anew."
             )
-        return progress
+        return outcome
 
-    def save(self, key: str, progress: Progress) -> None:
+    def save(self, key: str, outcome: Outcome) -> None:
         """Replace what is known of the row in progress."""
-        write_json(self.progress_path, {"key": key, **asdict(progress)})
+        write_json(self.progress_path, {"key": key, **asdict(outcome)})
 
     def append(self, row: Row) -> None:
         """Add a finished row."""
@@ -399,10 +386,12 @@ def from_json(kind: type[T], contents: Mapping[str, Any], path: Path) -> T:
     """Make a dataclass of a JSON object, whose values are checked against its hints.
 
     Raises:
-        UserError: a value is missing or of another type.
+        UserError: a value without a default is missing, or one is of another type.
     """
-    values = {}
+    values, defaults = {}, getattr(kind, "_field_defaults", vars(kind))
     for name, hint in typing.get_type_hints(kind).items():
+        if name not in contents and name in defaults:
+            continue
         kinds = _types(hint)
         values[name] = field(dict(contents), name, kinds if len(kinds) > 1 else kinds[0], path)
     return kind(**values)

@@ -121,7 +121,6 @@ def write_report(folder: Path, report: Report, examples: Examples | None = None)
     write_json(folder / "report.json", report.plain())
     write_atomically(folder / "images.csv", csv_bytes(_each_image(report)))
     drawn = folder / "figures"
-    opening: list[Block] = [report.randomness.sentence()] if report.randomness.is_randomised else []
     sections = [
         _accuracy(report, drawn),
         _masking(report.masking, drawn),
@@ -131,39 +130,63 @@ def write_report(folder: Path, report: Report, examples: Examples | None = None)
         Section("Data", [facts(asdict(report.data))]),
         Section("Environment", [facts(report.environment)]),
     ]
-    title = f"Robustness of {report.subject.get('name', 'a model')}"
-    page = Page(title, "", sections, [*opening, *_summary(report)])
+    first, then = _summary(report)
+    page = Page(f"Robustness of {report.subject['name']}", "", sections, [*first, then])
     write_atomically(folder / "report.md", markdown(page, folder).encode())
     write_html(page, folder / "report.html")
 
 
 def printed(report: Report) -> list[str]:
-    """The terminal's lines: what was measured, a table, notes and flags."""
-    data = report.data
-    chosen = f"{data.n} of {data.total} images drawn with seed {data.seed}"
-    space = f"the network's input of {data.input_size}; the images' own size is {data.native_size}"
-    if data.attack_space == "native":
-        space = f"native, images of {data.native_size}; resized to {data.input_size} inside"
-    lines = [report.randomness.sentence()] if report.randomness.is_randomised else []
-    lines += [
-        f"{report.subject['source']}: {data.split} of {data.dataset} ({data.description}), "
-        f"{chosen if data.n < data.total else f'all {data.n} images'}; "
-        f"selection: {report.subject['selection']}",
-        f"attack space: {space}; float32; 95% Wilson intervals",
-        *(f"warning: {warning}" for warning in data.warnings),
+    """The terminal's lines: what was found, a table, notes and flags."""
+    first, then = _summary(report)
+    checks = [check for found in report.masking for check in found.checks if check.flagged]
+    return [
+        *first,
+        *then,
         "",
         text(_table(report)),
         "",
         *(f"note: {note}" for note in _notes(report.rows)),
+        *(f"FLAG {check.title}: {check.value}, expected {check.expected}" for check in checks),
     ]
-    for found in report.masking:
-        lines.append(_place(found) + verdict(found.checks))
-        lines += [
-            f"FLAG {check.title}: {check.value}, expected {check.expected}"
-            for check in found.checks
-            if check.flagged
-        ]
-    return lines
+
+
+def _summary(report: Report) -> tuple[list[str], list[str]]:
+    """What must be read before anything else, and what was measured on what."""
+    data, subject = report.data, report.subject
+    said = verdict([check for found in report.masking for check in found.checks])
+    if any(check.flagged for found in report.masking for check in found.checks):
+        said = " ".join(_place(found) + verdict(found.checks) for found in report.masking)
+    randomised = [report.randomness.sentence()] if report.randomness.is_randomised else []
+    chosen = f"{data.n} of {data.total} images drawn with seed {data.seed}"
+    space = f"the network's input of {data.input_size}; the images' own size is {data.native_size}"
+    if data.attack_space == "native":
+        space = f"native, images of {data.native_size}; resized to {data.input_size} inside"
+    lines = [
+        f"{subject['source']}: {data.split} of {data.dataset} ({data.description}), "
+        f"{chosen if data.n < data.total else f'all {data.n} images'}; "
+        f"selection: {subject['selection']}",
+        f"attack space: {space}; float32; 95% Wilson intervals",
+        *(f"warning: {warning}" for warning in data.warnings),
+        f"Without an attack {_described(report.clean.accuracy)} are classified right.",
+    ]
+    budgets: dict[str, list[Row]] = {}
+    for row in report.rows:
+        budget = f"{row.norm} eps {row.eps_text} ({row.space} pixels)"
+        budgets.setdefault(budget, []).append(row)
+    for budget, rows in budgets.items():
+        worst = min(rows, key=lambda row: row.accuracy.percent)
+        lines.append(
+            f"At {budget} {_described(worst.accuracy)} stay right under {worst.title}, the "
+            "strongest attack that was run."
+        )
+    weak = [name for name, rows in budgets.items() if "autoattack" not in {r.attack for r in rows}]
+    if weak:
+        lines.append(
+            f"AutoAttack was not run at {', '.join(weak)}: what PGD alone leaves is an upper bound "
+            "on robust accuracy."
+        )
+    return [*randomised, said], lines
 
 
 def _table(report: Report) -> Table:
@@ -201,36 +224,9 @@ def _each_image(report: Report) -> list[list[Any]]:
     return [["index", "class", "clean", *names], *map(list, rows)]
 
 
-def _budget(row: Row) -> str:
-    return f"{row.norm} eps {row.eps_text} ({row.space} pixels)"
-
-
 def _described(counted: Accuracy) -> str:
     interval = f"95% interval {counted.low:.1f} to {counted.high:.1f}"
     return f"{counted.percent:.1f}% of {counted.n} images ({interval})"
-
-
-def _summary(report: Report) -> list[Block]:
-    said = verdict([check for found in report.masking for check in found.checks])
-    if any(check.flagged for found in report.masking for check in found.checks):
-        said = " ".join(_place(found) + verdict(found.checks) for found in report.masking)
-    lines = [f"Without an attack {_described(report.clean.accuracy)} are classified right."]
-    budgets: dict[str, list[Row]] = {}
-    for row in report.rows:
-        budgets.setdefault(_budget(row), []).append(row)
-    for budget, rows in budgets.items():
-        worst = min(rows, key=lambda row: row.accuracy.percent)
-        lines.append(
-            f"At {budget} {_described(worst.accuracy)} stay right under {worst.title}, the "
-            "strongest attack that was run."
-        )
-    weak = [name for name, rows in budgets.items() if "autoattack" not in {r.attack for r in rows}]
-    if weak:
-        lines.append(
-            f"AutoAttack was not run at {', '.join(weak)}: what PGD alone leaves is an upper bound "
-            "on robust accuracy."
-        )
-    return [said, lines]
 
 
 def verdict(checks: Sequence[Check]) -> str:
@@ -259,12 +255,6 @@ def _accuracy(report: Report, drawn: Path) -> Section:
         path = drawn / "robust_accuracy.png"
         save_robust_accuracy(report.rows, report.clean.accuracy, path)
         blocks.append(Figure(path, "Robust accuracy against eps", ""))
-        names = ("split", "selection", "seed", "batch_size", "precision", "device", "input_size",
-                 "native_size", "versions")  # fmt: skip
-        first, *others = [{name: getattr(row, name) for name in names} for row in report.rows]
-        same = {name: value for name, value in first.items()
-                if all(other[name] == value for other in others)}  # fmt: skip
-        blocks.append(facts(same, "In every row"))
     if report.clean.usual is not None:
         blocks.append(RESIZED)
     return Section("Accuracy", [*blocks, *(f"Note: {note}" for note in _notes(report.rows))])

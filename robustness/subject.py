@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
@@ -29,15 +28,13 @@ from core_tuning.encoders import (
     split_heads,
 )
 from core_tuning.errors import UserError
-from core_tuning.files import field as typed
-from core_tuning.files import read_json
+from core_tuning.files import field, read_json
 from core_tuning.training.exported import build_classifier, load_model
 from core_tuning.training.seeds import same_random_states, seed_everything
 
 from .attack.autoattack import EOT_PASSES
 from .attack.view import AttackView
 from .config import RobustEvaluate
-from .measure import device_of
 from .own_module import (
     OwnModule,
     build_module,
@@ -45,16 +42,25 @@ from .own_module import (
     own_code,
     training_norm,
 )
+from .rows import from_json
 
 NORMALISATIONS = {"imagenet": Normalisation(), "none": NO_NORMALISATION}
 # Where training scripts keep the weights; "" is the file itself.
 _SECTIONS = ("", "state_dict", "model", "model_state_dict", "net")
-# What a run says of itself that an evaluation uses.
-_MADE = {"data_dir": (str, NoneType), "fraction": (int, float), "validation": (int, float),
-         "seed": int}  # fmt: skip
 # As pyautoattack's own check for randomised defences has them.
 PASSES, TOLERANCE = 5, 1e-4
 PROBED = 32
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a run was started with, as far as an evaluation needs it."""
+
+    data_dir: str | None = None
+    fraction: float = 1.0
+    validation: float = 0.1
+    seed: int | None = None
+    data: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Subject:
         image_size: S, in pixels.
         facts: for the report.
         classes: the model's class names; None where they are not known.
-        made: what the model's run was started with; {} where there is none.
+        made: how the model's run was made, where there is one on the same data set.
     """
 
     name: str
@@ -81,7 +87,7 @@ class Subject:
     image_size: int
     facts: dict[str, Any]
     classes: list[str] | None = None
-    made: Mapping[str, Any] = field(default_factory=dict)
+    made: Made = Made()
 
 
 def load_subject(options: RobustEvaluate) -> Subject:
@@ -123,14 +129,14 @@ def _load_run(options: RobustEvaluate, path: Path) -> Subject:
             )
     model, known = load_model(path)
     folder = path if path.is_dir() else path.parent
-    marker = folder / RUN_FILES[0]
-    stored = _stated(marker, {"options": dict})
-    made = {
-        **stored.get("options", {}),
-        **{name: stored[name] for name in ("seed", "data") if name in stored},
-    }
-    _check_types(made, _MADE, marker)
-    result = _stated(folder / "result.json", {"selection": str})
+    marker, result = folder / RUN_FILES[0], folder / "result.json"
+    made, selection = Made(), "unknown"
+    if marker.exists():
+        stored = read_json(marker)
+        found = {name: stored[name] for name in ("seed", "data") if name in stored}
+        made = from_json(Made, {**field(stored, "options", dict, marker), **found}, marker)
+    if result.exists():
+        selection = field(read_json(result), "selection", str, result)
     dataset = options.dataset or known["dataset"]
     same = dataset == known["dataset"]
     if same and "targets" in known:
@@ -141,22 +147,11 @@ def _load_run(options: RobustEvaluate, path: Path) -> Subject:
     facts = {key: value for key, value in known.items() if key != "classes"}
     return _subject(
         folder.resolve().name, "run", path, model,
-        (dataset, options.data_dir or (made.get("data_dir") if same else None),
+        (dataset, options.data_dir or (made.data_dir if same else None),
          known["transforms"], known["image_size"]),
-        {**facts, "selection": result.get("selection", "unknown")},
-        classes=known["classes"], made=made if same else {},
+        {**facts, "selection": selection},
+        classes=known["classes"], made=made if same else Made(),
     )  # fmt: skip
-
-
-def _stated(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    contents: dict[str, Any] = read_json(path) if path.exists() else {}
-    _check_types(contents, kinds, path)
-    return contents
-
-
-def _check_types(contents: dict[str, Any], kinds: Mapping[str, Any], path: Path) -> None:
-    for name in kinds.keys() & contents.keys():
-        typed(contents, name, kinds[name], path)
 
 
 def _load_checkpoint(options: RobustEvaluate, path: Path) -> Subject:
@@ -317,29 +312,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-@torch.no_grad()
-def check_output(model: nn.Module, num_classes: int, size: tuple[int, int]) -> None:
-    """Check a model's logits of two grey images (2, 3, h, w).
-
-    Raises:
-        UserError: it fails on them, or returns something else than finite logits (2, K).
-    """
-    images = torch.full((2, 3, *size), 0.5, device=device_of(model))
-    # A model may fail in any way, and whatever it is, it cannot be evaluated.
-    with own_code(f"The model on images {tuple(images.shape)}", "check --image-size and the model"):
-        logits = model(images)
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
-        raise UserError(f"The model returns {shape} for 2 images: expected logits (2, classes).")
-    if logits.shape[1] != num_classes:
-        raise UserError(
-            f"The model has {logits.shape[1]} classes and the data set has {num_classes}: expected "
-            "a model of the data set's classes; name its own with --dataset."
-        )
-    _check_finite(logits)
-
-
-def inspect_answers(model: nn.Module, images: Tensor) -> Randomness:
+def inspect_answers(model: nn.Module, images: Tensor, num_classes: int) -> Randomness:
     """Classify the same images several times, and follow the gradient of two.
 
     The global random states are restored.
@@ -347,14 +320,19 @@ def inspect_answers(model: nn.Module, images: Tensor) -> Randomness:
     Args:
         model: images (n, 3, h, w) in [0, 1] to logits (n, K), in evaluation mode.
         images: (n, 3, h, w), float32 in [0, 1], n at least 1, on its device.
+        num_classes: K.
 
     Raises:
-        UserError: the logits are not finite, a batch norm is in training mode, a batch of one
-            image fails, or the way back through the model.
+        UserError: the model fails, or returns something else than finite logits (n, K), a batch
+            norm is in training mode, a batch of one image fails, or the way back through the model.
     """
     with same_random_states():
-        with torch.no_grad():
-            passes = torch.stack([model(images).float() for _ in range(PASSES)])  # (p, n, K)
+        # A model may fail in any way, and whatever it is, it cannot be evaluated.
+        named = f"The model on images {tuple(images.shape)}"
+        with torch.no_grad(), own_code(named, "check --image-size and the model"):
+            answers = [model(images) for _ in range(PASSES)]
+            _check_logits(answers[0], len(images), num_classes)
+            passes = torch.stack([logits.float() for logits in answers])  # (p, n, K)
             model(images[:1])
         norm = training_norm(model)
         if norm:
@@ -363,7 +341,11 @@ def inspect_answers(model: nn.Module, images: Tensor) -> Randomness:
                 "that stays in evaluation mode, because images would otherwise be judged by the "
                 "rest of their batch; leave the mode alone in its forward()."
             )
-        _check_finite(passes)
+        if not bool(passes.isfinite().all()):
+            raise UserError(
+                "The model's logits are not finite: expected numbers; check its weights, and that "
+                "it takes images in [0, 1]."
+            )
         _check_gradient(model, images[:2])
     first = passes[0]
     scale = (first - first.mean(1, keepdim=True)).norm(dim=1)  # (n,)
@@ -375,11 +357,14 @@ def inspect_answers(model: nn.Module, images: Tensor) -> Randomness:
     return Randomness(PASSES, len(images), float(relative.max()), 100 * float(changed))
 
 
-def _check_finite(logits: Tensor) -> None:
-    if not bool(logits.isfinite().all()):
+def _check_logits(logits: object, n: int, num_classes: int) -> None:
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:
+        raise UserError(f"The model returns {shape} for {n} images: expected logits (n, classes).")
+    if logits.shape[1] != num_classes:
         raise UserError(
-            "The model's logits are not finite: expected numbers; check its weights, and that it "
-            "takes images in [0, 1]."
+            f"The model has {logits.shape[1]} classes and the data set has {num_classes}: expected "
+            "a model of the data set's classes; name its own with --dataset."
         )
 
 

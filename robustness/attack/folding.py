@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
 class Pair(NamedTuple):
@@ -55,15 +56,12 @@ def fold(pair: Pair, weight: Tensor, bias: Tensor) -> None:
     """Write the folded weight (out, in, h, w) and bias (out,) of a pair into given tensors."""
     conv, norm = pair
     assert norm.running_mean is not None and norm.running_var is not None
-    scale = torch.rsqrt(norm.running_var + norm.eps)  # (out,)
-    if norm.affine:
-        scale *= norm.weight
-    torch.mul(conv.weight, scale.view(-1, 1, 1, 1), out=weight)
-    mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
-    shift = mean.mul(scale).neg_()
-    if norm.affine:
-        shift += norm.bias
-    bias.copy_(shift)
+    folded = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight,
+        norm.bias,
+    )  # fmt: skip
+    for tensor, value in zip((weight, bias), folded, strict=True):
+        tensor.copy_(value)
 
 
 class _Search:

@@ -41,8 +41,8 @@ def template(tmp_path_factory, write_folder, kit):
     run = kit.write_run(folder / "run", data)
     save = Rows.save
 
-    def stop(self, key, progress):
-        save(self, key, progress)
+    def stop(self, key, outcome):
+        save(self, key, outcome)
         if key.startswith("pgd10"):
             raise Killed
 
@@ -117,8 +117,9 @@ def test_a_row_with_a_value_of_another_type(stopped, copied, capsys, name, value
 
 
 STATES = [
-    ("stage", -1), ("stage", 9), ("stage", "0"), ("batch", None), ("right", "1"),
-    ("before", [1] * 8), ("after", [3]), ("zero", [[5]]), ("right", None), ("right", "2" * 8),
+    ("stages", -1), ("stages", 9), ("stages", "0"), ("batches", None), ("batches", -1),
+    ("lost", [1]), ("lost", ["1"] * 8), ("lost", [7] * 8), ("lost", [True] * 8), ("lost", None),
+    ("counted", 0.5), ("zeros", "0"),
 ]  # fmt: skip
 
 

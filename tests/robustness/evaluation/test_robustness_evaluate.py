@@ -116,8 +116,8 @@ def test_a_killed_evaluation_goes_on_as_if_nothing_had_happened(
     whole = evaluate(attacks=("pgd10", "fgsm"), output=tmp_path / "whole")
     left, save = [batches], Rows.save
 
-    def stop(self, key, progress):
-        save(self, key, progress)
+    def stop(self, key, outcome):
+        save(self, key, outcome)
         left[0] -= 1
         if left[0] == 0:
             raise Killed

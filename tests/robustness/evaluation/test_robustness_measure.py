@@ -84,7 +84,8 @@ def test_later_stages_attack_only_what_is_still_right():
     assert [size for size, _ in attacks[0].calls] == [4, 4, 1]
     assert [size for size, _ in attacks[1].calls] == [4, 1]
     assert found.robust.tolist() == [False] * 7 + [True] * 2 + [False]
-    assert found.after == [("stage 0", 5), ("stage 1", 2)]
+    assert found.lost == [1] * 4 + [2] * 3 + [3] * 2 + [0]
+    assert int(found.is_right_after(1).sum()) == 5
     for name in ("stage 0", "stage 1"):
         assert sum(count for count, stage in done if stage == name) == 10
 
@@ -145,10 +146,10 @@ def test_going_on_after_a_kill_repeats_nothing(tmp_path, after):
     arguments = (FirstPixel(), FirstPixel(), ramp(), protocol, "linf", 1.0)
     with contextlib.suppress(Killed):
         measure(*arguments, **SHARED, save=partial(rows.save, "key"), on_batch=stop)
-    assert rows.progress("another", 10, 2) is None
-    found = measure(*arguments, **SHARED, progress=rows.progress("key", 10, 2))
+    assert rows.unfinished("another", 10, 2) is None
+    found = measure(*arguments, **SHARED, outcome=rows.unfinished("key", 10, 2))
     assert [call for attack in attacks for call in attack.calls] == wanted
-    assert torch.equal(found.robust, expected.robust) and found.after == expected.after
+    assert found == expected
 
 
 def test_bytes_are_what_the_transforms_make_of_them():

@@ -89,7 +89,7 @@ def images():
 def test_random_models_are_told_from_others(images, name):
     model = OwnModule(Noisy({**RANDOM, **SAME}[name]), "own.py:f").eval()
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
-    found = inspect_answers(model, images)
+    found = inspect_answers(model, images, 4)
     assert found.is_randomised == (name in RANDOM)
     assert found.passes == 5 and found.images == 16
     assert found.changed <= 100 * found.is_randomised
@@ -108,13 +108,13 @@ def test_how_far_answers_differ_is_counted(images):
     class Flips(nn.Module):
         forward = staticmethod(flip)
 
-    found = inspect_answers(Flips().eval(), images)
+    found = inspect_answers(Flips().eval(), images, 2)
     assert found.changed == 100 and found.difference == pytest.approx(2)
 
 
 def test_logits_that_are_not_finite_are_refused(images):
     with pytest.raises(UserError, match="not finite"):
-        inspect_answers(Noisy(lambda images: images / 0), images)
+        inspect_answers(Noisy(lambda images: images / 0), images, 4)
 
 
 def test_the_rand_version_is_autoattacks_own(kit, monkeypatch):
@@ -171,8 +171,8 @@ def test_the_report_begins_with_it(run, tmp_path, evaluate, capsys, quick_auto_a
     sentence = "The model is randomised: 5 forward passes of the same 5 images differ"
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith(f"note: {sentence}")
-    table = next(number for number, line in enumerate(printed) if "test of folder" in line)
-    assert printed[table - 1].startswith(sentence)
+    said = next(number for number, line in enumerate(printed) if line.startswith(sentence))
+    assert said < next(number for number, line in enumerate(printed) if "test of folder" in line)
     text = (tmp_path / "out" / "report.md").read_text().split("\n\n")
     assert text[1].startswith(sentence) and "without EOT" in text[1]
     assert report["randomness"]["is_randomised"] and report["randomness"]["changed"] > 0

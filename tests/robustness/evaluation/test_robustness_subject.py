@@ -12,7 +12,7 @@ from core_tuning.encoders import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder, buil
 from core_tuning.errors import UserError
 from core_tuning.robustness.config import RobustEvaluate
 from core_tuning.robustness.own_module import normalising_layer
-from core_tuning.robustness.subject import check_output, fingerprint, load_subject
+from core_tuning.robustness.subject import fingerprint, inspect_answers, load_subject
 
 
 def options(model=None, **given):
@@ -237,8 +237,8 @@ class Returns(nn.Module):
 )
 def test_outputs_that_are_no_logits(value, said):
     with pytest.raises(UserError, match=said):
-        check_output(Returns(value), 5, (8, 8))
-    check_output(Returns(torch.zeros(2, 5)), 5, (8, 8))
+        inspect_answers(Returns(value).eval(), torch.rand(2, 3, 8, 8), 5)
+    inspect_answers(Returns(torch.zeros(2, 5)).eval(), torch.rand(2, 3, 8, 8), 5)
 
 
 def test_fingerprints_tell_weights_apart():

@@ -19,7 +19,7 @@ from core_tuning.robustness.attack.view import AttackView
 from core_tuning.robustness.budgets import make_budget
 from core_tuning.training.learner import Learner
 
-from .conftest import randomise_norms
+from ..conftest import randomise_norms
 
 
 def input_gradient(view, images, labels):

@@ -10,7 +10,7 @@ from core_tuning.encoders import SmallResNet
 from core_tuning.robustness.attack.folding import find_pairs
 from core_tuning.robustness.attack.view import AttackView
 
-from .conftest import randomise_norms
+from ..conftest import randomise_norms
 
 
 def resnet(name, **options):
