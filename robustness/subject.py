@@ -38,7 +38,6 @@ from core_tuning.training.randomness import (
 from .attack.autoattack import EOT_PASSES
 from .attack.view import AttackView
 from .config import RobustEvaluate
-from .measure import from_json
 from .own_module import (
     OwnModule,
     build_module,
@@ -46,6 +45,7 @@ from .own_module import (
     own_code,
     training_norm,
 )
+from .rows import from_json
 
 NORMALISATIONS = {"imagenet": Normalisation(), "none": NO_NORMALISATION}
 # Where training scripts keep the weights; "" is the file itself.
