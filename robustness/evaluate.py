@@ -40,8 +40,6 @@ from .budgets import NORMS, beyond_usual, check_reach, describe_eps, make_budget
 from .config import RobustEvaluate
 from .masking import Checked, check_masking, read_checked, write_checked
 from .measure import (
-    Row,
-    Rows,
     accuracy,
     as_float,
     bits,
@@ -64,6 +62,7 @@ from .pixels import (
 from .protocols import PROTOCOLS, Protocol, Stage, choose_protocol
 from .report import FILES as REPORT_FILES
 from .report import Clean, Examples, Images, Report, printed, write_report
+from .rows import Row, Rows
 from .subject import PROBED, Made, Randomness, Subject, inspect_answers, load_subject, seeded
 
 # What an evaluation writes.

@@ -25,9 +25,10 @@ from .attack.autoattack import check_pyautoattack
 from .attack.pgd import check_torchattacks
 from .attack.view import AttackView
 from .budgets import describe_eps
-from .measure import Outcome, Row, from_json, measure, read_whole_lines, right_without_attack
+from .measure import Outcome, measure, right_without_attack
 from .pixels import Group
 from .protocols import PROTOCOLS, Protocol, choose_protocol, margin_pgd, pgd, restarts
+from .rows import Row, from_json, read_whole_lines
 
 MANY_STEPS = 50
 RESTARTS = 5

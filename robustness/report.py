@@ -16,7 +16,8 @@ from core_tuning.report.tables import Table, facts, text
 
 from .budgets import describe_eps
 from .masking import ABOUT, Check, Checked
-from .measure import Accuracy, Row
+from .measure import Accuracy
+from .rows import Row
 from .subject import Randomness
 
 # What `write_report` writes.
@@ -236,7 +237,7 @@ def verdict(checks: Sequence[Check]) -> str:
     if not run:
         return _NOT_RUN
     if not flagged:
-        return f"No sign of masked gradients in {len(run)} checks."
+        return f"No sign of masked gradients in {len(run)} check{'s' * (len(run) > 1)}."
     verb = "raises" if len(flagged) == 1 else "raise"
     return (
         f"{len(flagged)} of {len(run)} checks {verb} a flag, against {', '.join(flagged)}. "

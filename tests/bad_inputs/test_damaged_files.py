@@ -101,7 +101,7 @@ OTHERS = [
      {**LINES, "an attack that is a number": b'{"attack": 3}\n'}, {}),
     ("@evaluation --resume", "evaluation/.row.json",
      {"a list": b"[]", "NULs": NULS, "empty": b"",
-      "groups are a number": b'{"key": ["pgd10", "l2", 0.3], "groups": 3}'}, UNMEASURED),
+      "images are a number": b'{"key": "pgd10 l2 0.3", "lost": 3}'}, UNMEASURED),
     ("evaluate model.safetensors", "model.safetensors",
      {**MODELS, "of few facts": "few facts"}, {}),
     ("robust evaluate model.safetensors --workers 0", "model.safetensors",

@@ -10,7 +10,7 @@ import pytest
 
 from core_tuning.cli import main
 from core_tuning.robustness import evaluate
-from core_tuning.robustness.measure import Rows
+from core_tuning.robustness.rows import Rows
 
 DAMAGE = {
     "empty": b"",

@@ -15,9 +15,10 @@ from core_tuning.robustness import evaluate as command
 from core_tuning.robustness import masking, protocols
 from core_tuning.robustness.attack.autoattack import run_attack
 from core_tuning.robustness.attack.view import AttackView
-from core_tuning.robustness.measure import Rows, bits, measure
+from core_tuning.robustness.measure import bits, measure
 from core_tuning.robustness.pixels import group
 from core_tuning.robustness.protocols import PROTOCOLS
+from core_tuning.robustness.rows import Rows
 from core_tuning.training.exported import load_model
 
 STATED = {

@@ -11,9 +11,10 @@ from torch import nn
 
 from core_tuning.errors import UserError
 from core_tuning.robustness.attack.view import AttackView
-from core_tuning.robustness.measure import Rows, accuracy, as_float, measure, strict_float32
+from core_tuning.robustness.measure import accuracy, as_float, measure, strict_float32
 from core_tuning.robustness.pixels import Group, group
 from core_tuning.robustness.protocols import PROTOCOLS, Protocol, Stage
+from core_tuning.robustness.rows import Rows
 
 SHARED = {"seed": 0, "batch_size": 4}
 

@@ -71,7 +71,8 @@ def plain_model() -> nn.Module:
 @pytest.fixture(scope="session")
 def row():
     """Make a row of an evaluation: an attack, the images right under it, and what differs."""
-    from core_tuning.robustness.measure import Row, accuracy
+    from core_tuning.robustness.measure import accuracy
+    from core_tuning.robustness.rows import Row
 
     def make(attack, correct, n=100, eps_text="0.5", interval=None, **more):
         counted = accuracy(correct, n)

@@ -100,12 +100,12 @@ def test_flags_come_first_and_by_their_budget(tmp_path, titled):
     lead = written(tmp_path, report([titled("pgd10", 90)], masking)).split("\n\n")[1]
     assert 'At l2 eps 0.5, on 200 images: 1 of 2 checks raises a flag, against "An attack' in lead
     assert "not to be trusted" in lead
-    assert "At linf eps 8/255, on 50 images: No sign of masked gradients in 1 checks." in lead
+    assert "At linf eps 8/255, on 50 images: No sign of masked gradients in 1 check." in lead
     assert (tmp_path / "figures" / "masking_2.png").exists()
 
 
 def test_a_check_that_was_not_run_counts_for_nothing():
-    assert verdict([check(), check("gap", points=())]).endswith("in 1 checks.")
+    assert verdict([check(), check("gap", points=())]).endswith("in 1 check.")
     assert "not looked for" in verdict([])
     assert "not looked for" in verdict([check("gap", points=())])
 
