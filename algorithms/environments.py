@@ -72,6 +72,11 @@ def load_environments(
         if data_dir is None:
             raise UserError(_missing(dataset, layout))
         root = data_dir / (layout.folder if layout else dataset)
+        if not root.exists() and data_dir.name == root.name and data_dir.is_dir():
+            raise UserError(
+                f"--data_dir is {data_dir}, the folder of {dataset} itself: give its parent, "
+                f"{data_dir.resolve().parent}."
+            )
         if layout is None and not root.exists():
             raise UserError(
                 f"'{dataset}' is none of {', '.join(DATASETS)}, and there is no folder "

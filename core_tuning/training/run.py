@@ -14,6 +14,7 @@ from core_tuning.data import check_same_images
 from core_tuning.errors import UserError
 from core_tuning.files import read_json, write_atomically, write_lines, writing
 from core_tuning.options import plain_values
+from core_tuning.pretrained import EMBEDDED, RANDOM
 
 from .build import Initial
 from .evaluate import Evaluated
@@ -157,6 +158,9 @@ def run(
     if options.resume and not folder.is_free():
         read = _read_before(plan)
         folder.check_resume({**described, **read})
+        named = getattr(options, "pretrained", None)
+        if named in (EMBEDDED, RANDOM):
+            _check_same_weights(read["initial"], Initial("", named), folder.path)
         with folder.hold():
             # The last file that a run writes.
             if folder.is_finished():

@@ -21,6 +21,10 @@ OPTIONS = {
     "a data set's case": (["--dataset", "pacs"], "did you mean 'PACS'?"),
     "no folder of the data set": (["--dataset", "PACS"], "PACS does not exist"),
     "a missing folder": (["--data_dir", "/nowhere"], "there is no folder /nowhere/toys"),
+    "the data set's own folder": (
+        ["--data-dir", "{data}/toys"],
+        "the folder of toys itself: give its parent, {data}",
+    ),
     "target out of range": (["--test_envs", "3"], "expected one of 0 brush, 1 cut, 2 dots"),
     "all targets": (["--test_envs", "0", "1", "2"], "leave one or more to train on"),
     "a target twice": (["--test_envs", "1", "1"], "one twice"),
@@ -103,6 +107,8 @@ HPARAMS = {
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options(kit, tmp_path, capsys, name):
     options, expected = OPTIONS[name]
+    options = [word.replace("{data}", str(kit.data)) for word in options]
+    expected = expected.replace("{data}", str(kit.data))
     output = tmp_path / "runs" / "output"
     assert expected in kit.sentence(capsys, kit.argv(output, *options))
     assert list(tmp_path.iterdir()) == []

@@ -179,3 +179,19 @@ def test_stock_collect_results(kit, checkout, tmp_path):
     for algorithm, method in (("CETuning", "ce"), ("CoreTuning", "core_tuning")):
         record = kit.records(tmp_path / "runs" / f"{method}_target0_hparams0_seed0")[-1]
         assert re.search(rf"{algorithm} +{100 * record['env0_in_acc']:.1f} ", run.stdout)
+
+
+def test_the_run_is_evaluated_on_its_target(kit, finished, capsys):
+    """What `core-tuning evaluate` finds is what a plain loop finds on all images of the target."""
+    capsys.readouterr()
+    assert main(["evaluate", str(finished), "--workers", "0"]) == 0
+    said = capsys.readouterr().out
+    model, _ = exported.load_model(finished)
+    images = load_domains("toys", kit.data)["cut"]
+    evaluate = build_transforms("domainbed", 16).evaluate
+    with torch.no_grad():
+        logits = model(torch.stack([evaluate(images.image(i)) for i in range(len(images))]))
+    right = (logits.argmax(1) == torch.tensor(images.labels)).double().mean().item()
+    assert f"test of toys (all images of cut), 36 images: top-1 {100 * right:.2f}%" in said
+    assert main(["evaluate", str(finished), "--split", "train"]) == 2
+    assert "--split is train" in capsys.readouterr().err
