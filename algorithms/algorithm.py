@@ -1,4 +1,4 @@
-"""CoreTuning, CECon and CETuning with the interface of DomainBed's algorithms.
+"""The methods of METHODS with the interface of DomainBed's algorithms.
 
 They import nothing of DomainBed: constructor, `update`, `predict` and plain state are all that
 its scripts ask for.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,20 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from core_tuning.errors import UserError
-from core_tuning.objectives import (
-    CEContrastiveLoss,
-    CoreTuningLoss,
-    CrossEntropyLoss,
-    LossTerms,
-)
+from core_tuning.objectives import LossTerms
 
 from .featurizer import PretrainedFeaturizer
-from .hyperparameters import CHECKPOINT_VARIABLE, check_hparams, complete_hparams
+from .hyperparameters import CHECKPOINT_VARIABLE, check_hparams, complete_hparams, method_of
 
 Minibatches = Sequence[tuple[Tensor, Tensor]]
 
 
-class FineTuning(nn.Module, ABC):
+class FineTuning(nn.Module):
     """Fine-tunes a pre-trained encoder and a linear classifier on all source domains together.
 
     Args:
@@ -59,8 +53,6 @@ class FineTuning(nn.Module, ABC):
         check_hparams(name, hparams)
         self.hparams = complete_hparams(name, hparams)
         _check_start(name, input_shape, self.hparams["checkpoint"])
-        # Of the forward pass; None computes in the weights' own precision.
-        self.autocast_dtype: torch.dtype | None = None
         self.featurizer = PretrainedFeaturizer(
             self.hparams["encoder"],
             self.hparams["checkpoint"],
@@ -71,7 +63,12 @@ class FineTuning(nn.Module, ABC):
         for stated in (self.hparams, hparams):
             self.featurizer.state_heads(stated)
         self.classifier = nn.Linear(self.featurizer.n_outputs, num_classes, bias=False)
-        self.objective = self._build_objective(self.featurizer.n_outputs, num_classes)
+        method = method_of(name)
+        self.objective = method.build(
+            self.featurizer.n_outputs,
+            num_classes,
+            {each: self.hparams[each] for each in method.defaults()},
+        )
         self.optimizer = torch.optim.Adam(
             self.parameters(),
             lr=self.hparams["lr"],
@@ -83,10 +80,6 @@ class FineTuning(nn.Module, ABC):
         self._warned = False
         self.register_load_state_dict_post_hook(_count_steps)
         self.train()
-
-    @abstractmethod
-    def _build_objective(self, dim: int, num_classes: int) -> nn.Module:
-        """Return the objective for features (n, dim)."""
 
     def update(
         self, minibatches: Minibatches, unlabeled: Sequence[Tensor] | None = None
@@ -103,32 +96,10 @@ class FineTuning(nn.Module, ABC):
         """
         images = torch.cat([images for images, _ in minibatches])
         labels = torch.cat([labels for _, labels in minibatches])
-        with self._autocast(images):
-            terms = self._terms(self.featurizer(images), labels, None)
+        terms = self.objective(self.featurizer(images), labels, self.classifier)
         self._descend(terms)
         values = torch.stack([terms.total, terms.cross_entropy, terms.contrastive]).tolist()
-        return dict(zip(self.reported, values[: len(self.reported)], strict=True))
-
-    def step(
-        self, images: Tensor, labels: Tensor, generator: torch.Generator | None = None
-    ) -> LossTerms:
-        """Take a step on images (n, 3, h, w) in [0, 1] of all source domains.
-
-        Nothing is read back from the device.
-        """
-        with self._autocast(images):
-            terms = self._terms(self.featurizer.encode(images), labels, generator)
-        self._descend(terms)
-        return terms
-
-    def _autocast(self, images: Tensor) -> torch.autocast:
-        dtype = self.autocast_dtype
-        return torch.autocast(images.device.type, dtype, enabled=dtype is not None)
-
-    def _terms(
-        self, features: Tensor, labels: Tensor, generator: torch.Generator | None
-    ) -> LossTerms:
-        return self.objective(features, labels, self.classifier, generator=generator)
+        return dict(zip(self.reported, values, strict=False))
 
     def _descend(self, terms: LossTerms) -> None:
         if self._steps >= self.hparams["total_steps"] and not self._warned:
@@ -197,45 +168,19 @@ class CETuning(FineTuning):
 
     reported = ("loss",)
 
-    def _build_objective(self, dim: int, num_classes: int) -> nn.Module:
-        return CrossEntropyLoss(num_classes)
-
 
 class CECon(FineTuning):
     """Cross-entropy and the supervised contrastive loss over all source domains (CE-Con)."""
-
-    def _build_objective(self, dim: int, num_classes: int) -> nn.Module:
-        hparams = self.hparams
-        return CEContrastiveLoss(
-            dim,
-            eta=hparams["eta"],
-            temperature=hparams["temperature"],
-            projection_dim=hparams["projection_dim"],
-            projection_depth=hparams["projection_depth"],
-        )
 
 
 class CoreTuning(FineTuning):
     """Core-tuning, its pairs mined among the samples of all source domains (Section 5.2)."""
 
-    def _build_objective(self, dim: int, num_classes: int) -> nn.Module:
-        hparams = self.hparams
-        return CoreTuningLoss(
-            dim,
-            num_classes,
-            eta=hparams["eta"],
-            alpha=hparams["alpha"],
-            temperature=hparams["temperature"],
-            lambda_n=hparams["lambda_n"],
-            lambda_p=hparams["lambda_p"],
-            projection_dim=hparams["projection_dim"],
-            projection_depth=hparams["projection_depth"],
-            variant=hparams["variant"],
-        )
+
+class ReleasedCoreTuning(FineTuning):
+    """What the authors' release computes, among the samples of all source domains."""
 
 
 CLASSES: dict[str, type[FineTuning]] = {
-    "CoreTuning": CoreTuning,
-    "CECon": CECon,
-    "CETuning": CETuning,
+    cls.__name__: cls for cls in (CETuning, CECon, CoreTuning, ReleasedCoreTuning)
 }

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from core_tuning.data import build_transforms
+from core_tuning.methods import METHODS
 from core_tuning.pretrained import EMBEDDED, default_encoder, load_image_encoder
 from core_tuning.report.figures import Mark, save_embeddings, save_points, tsne
 from core_tuning.report.page import Block, Figure, Page, Section, write_html
@@ -18,17 +19,15 @@ from core_tuning.report.summary import difference, summarise
 from core_tuning.report.tables import Table, text
 from core_tuning.selection import Cell, Selected, select, training_domain_validation
 
-from .demo import TITLES
 from .environments import Environments
 from .evaluation import Store
+from .hyperparameters import method_of
 from .saved import load_model
 from .tables import accuracies, trial_means
 
 Records = Sequence[Mapping[str, Any]]
 # Of accuracies in %: method -> for each target, one a seed.
 Accuracies = dict[str, list[list[float]]]
-# What a demo writes besides the folders of its runs.
-FILES = ("report.html", "figures/accuracy.png", "figures/features.png")
 DRAWN_IMAGES = 600
 
 
@@ -86,11 +85,12 @@ def write_report(output: Path, records: Records, environments: Environments, com
 def by_target(chosen: Mapping[Cell, Selected], environments: int) -> Accuracies:
     """Arrange what was selected as method -> target -> one accuracy (%) a seed, in their order."""
     return {
-        title: [
-            [value for _, value in sorted(accuracies(chosen, algorithm, target).items())]
+        method.title: [
+            [value for _, value in sorted(accuracies(chosen, method.domainbed, target).items())]
             for target in range(environments)
         ]
-        for algorithm, title in TITLES.items()
+        for method in METHODS.values()
+        if any(cell.algorithm == method.domainbed for cell in chosen)
     }
 
 
@@ -142,7 +142,7 @@ def _feature_maps(
     for cell, selected in chosen.items():
         if (cell.target, cell.trial_seed) == (target, seed):
             model = load_model(Path(selected.folder) / "best_iid.pkl")
-            encoders[TITLES[cell.algorithm]] = model.featurizer.image_encoder
+            encoders[method_of(cell.algorithm).title] = model.featurizer.image_encoder
     panels = {}
     for title, encoder in encoders.items():
         with torch.no_grad():

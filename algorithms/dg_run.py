@@ -1,340 +1,300 @@
-"""One leave-one-domain-out run: DomainBed's protocol, resumable at any step.
-
-Whatever a step draws at random follows from the run's seed and the step alone, so that a resumed
-run repeats what an uninterrupted one would have done.
-"""
+"""One leave-one-domain-out run on the training loop: its batches, its recorder and its report."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Mapping
+import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader
 
-from core_tuning.data import check_same_images
-from core_tuning.data.loading import SeededTransform, image_loader, load_batches
-from core_tuning.errors import UserError
-from core_tuning.files import append_line, field, read_lines, write_atomically, write_lines
-from core_tuning.selection import source_accuracy
-from core_tuning.stopping import Stopped, undisturbed
-from core_tuning.training import Learner, RunFolder
-from core_tuning.training.progress import Progress
-from core_tuning.training.randomness import derive_seed, seed_everything
-from core_tuning.training.settings import check_machine
+from core_tuning.checkpoint_recognition import METADATA_KEY
+from core_tuning.checkpoints import read_checkpoint
+from core_tuning.data.loading import SeededTransform, evaluation_loader, image_loader
+from core_tuning.files import append_line, write_atomically, write_json, write_lines
+from core_tuning.methods import METHODS
+from core_tuning.report.run import write_run_report
+from core_tuning.training.build import Initial
+from core_tuning.training.classify import encoder_facts, worst_images
+from core_tuning.training.evaluate import Evaluated, Evaluation, evaluate
+from core_tuning.training.folder import RunFolder
+from core_tuning.training.learner import Learner
+from core_tuning.training.loop import Evaluator, fit
+from core_tuning.training.optimisation import check_machine, share_cores
+from core_tuning.training.run import RunRecorder, check_complete
+from core_tuning.training.state import TrainingState
 
-from .algorithm import CLASSES, FineTuning
-from .environments import check_splits, check_targets, split_environment
-from .evaluation import Protocol, Store, accuracies
-from .job import Job, Machine
+from .algorithm import CLASSES
+from .environments import Split, split_environment
+from .evaluation import DomainAccuracies, Protocol, Store, measure
+from .protocol import RESULTS, One, read_records, records_of
 from .sampling import DomainBatches
 from .saved import save_model
 
-Record = dict[str, Any]
-RESULTS = "results.jsonl"
-# Options that change nothing in a run's result: the images are told by their fingerprint.
-MAY_DIFFER = frozenset({"data_dir"})
-# What a run's folder holds besides what every kind of run has; one that is alone in its output
-# folder has the choices of the three rules beside it.
-FILES = (
-    RESULTS, "model.pkl", "best_iid.pkl", "model_step*.pkl", "selection.json", "done"
-)  # fmt: skip
-# Of a checkpoint.
-_SAVED = (
-    "image_encoder", "classifier", "objective", "optimizer", "step", "counted", "sums", "best",
-    "seconds",
-)  # fmt: skip
 
+class SourceBatches:
+    """Batches of as many images of each source domain.
 
-def run_job(
-    job: Job, machine: Machine, store: Store, path: Path, *, resume: bool, overwrite: bool
-) -> list[Record]:
-    """Run a job in a folder, or go on with it; return its records.
-
-    The folder receives results.jsonl and model.pkl as DomainBed writes them, the model of the best
-    source validation as best_iid.pkl and model.safetensors, config.json, checkpoint.pt and, at the
-    end, `done`.
-
-    Raises:
-        UserError: the data or hyper-parameters do not fit, a loss is not finite, or the folder is
-            taken.
+    Args:
+        one: the run.
+        store: of the images.
+        splits: of each domain.
+        sources: numbers of those that are trained on.
     """
-    folder = RunFolder(path, FILES)
-    images = store.environments.fingerprint
-    config = {**job.config(machine), "data": images}
-    if resume and not folder.is_free():
-        check_resume(folder, config, images)
-        with folder.hold():
-            if not (path / "done").exists():
-                run = _Run(job, machine, store, folder)
-                folder.resume(config, may_differ=MAY_DIFFER)
-                run.restore()
-                run.go()
-            return _read_records(path / RESULTS)
-    folder.check_start(overwrite=overwrite)
-    # Built first, so that a mistake leaves no folder behind.
-    run = _Run(job, machine, store, folder)
-    with folder.hold():
-        folder.start(config, overwrite=overwrite)
-        run.restore()
-        run.go()
-        return _read_records(path / RESULTS)
 
+    def __init__(self, one: One, store: Store, splits: list[Split], sources: list[int]) -> None:
+        self.one, self.store, self.splits, self.sources = one, store, splits, sources
+        self.steps: int = one.hparams["total_steps"]
 
-def _read_records(path: Path) -> list[Record]:
-    records = read_lines(path)
-    for record in records:
-        field(record, "step", int, path)
-        field(record, "args", dict, path)
-    if not records:
-        raise UserError(
-            f"{path} has no record of a run that is finished: restore the file, or start again "
-            "with --overwrite."
-        )
-    return records
-
-
-def check_resume(folder: RunFolder, config: Record, images: Mapping[str, Any]) -> None:
-    """Raise a UserError unless a folder's run has this configuration and these images."""
-    before = folder.read_config().get("data")
-    folder.check_resume({**config, "data": before}, may_differ=MAY_DIFFER)
-    check_same_images(before, images, folder.path)
-
-
-class _Run:
-    """The state of a run, and what it works on."""
-
-    def __init__(self, job: Job, machine: Machine, store: Store, folder: RunFolder) -> None:
-        self.job, self.machine, self.store, self.folder = job, machine, store, folder
-        self.results = folder.path / RESULTS
-        environments = store.environments
-        check_targets(list(job.test_envs), environments)
-        self.hparams = job.all_hparams()
-        check_splits(environments, job.test_envs, job.holdout_fraction, self.hparams["batch_size"])
-        self.splits = [
-            split_environment(len(images), job.holdout_fraction, job.trial_seed, number)
-            for number, images in enumerate(environments.images)
-        ]
-        self.sources = [i for i in range(len(self.splits)) if i not in job.test_envs]
-        # As in DomainBed, nothing is augmented where training images are not.
-        augmented = job.augmented_validation and self.hparams["data_augmentation"]
-        self.protocol = Protocol(
-            self.splits, self.sources, job.seed, augmented, job.skip_sources_inside
-        )
-        self.device = check_machine(machine.device, machine.precision)
-        self.algorithm = self._build_algorithm()
-        self.step = 0
-        self.best = -math.inf
-        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
-        self.counted = 0
-        self.seconds = 0.0
-        self.saved_at = time.monotonic()
-        self.generator = torch.Generator(self.device)
-
-    def _build_algorithm(self) -> FineTuning:
-        job, size = self.job, self.store.environments.image_size
-        seed_everything(job.seed)
-        algorithm = CLASSES[job.algorithm](
-            (3, size, size), len(self.store.environments.classes), len(self.sources), self.hparams
-        )
-        algorithm.to(self.device)
-        algorithm.to(memory_format=torch.channels_last)
-        if self.machine.precision == "bf16":
-            algorithm.autocast_dtype = torch.bfloat16
-        return algorithm
-
-    def restore(self) -> None:
-        """Go back to the last checkpoint, if there is one, and forget the records after it."""
-        state = self.folder.load_checkpoint(_SAVED)
-        if state is not None:
-            self.algorithm.featurizer.image_encoder.load_state_dict(state["image_encoder"])
-            self.algorithm.classifier.load_state_dict(state["classifier"])
-            self.algorithm.objective.load_state_dict(state["objective"])
-            self.algorithm.optimizer.load_state_dict(state["optimizer"])
-            self.algorithm.set_steps(state["step"])
-            self.step, self.counted = state["step"], state["counted"]
-            self.best, self.seconds = state["best"], state["seconds"]
-            self.sums.copy_(state["sums"])
-        # A record of the last step is of an evaluation that has not been saved with what it found.
-        kept = self.step - 1 if self.counted else self.step
-        records = [r for r in read_lines(self.results) if r["step"] < kept]
-        write_lines(self.results, records)
-
-    def go(self) -> None:
-        """Train to the last step, evaluating on the way, and write the model."""
-        targets = ",".join(self.store.environments.names[i] for i in self.job.test_envs)
-        label = f"{self.job.algorithm}, target {targets}, trial {self.job.trial_seed}"
-        # Before the bar, because the images are read with a bar of their own.
-        loader = self._loader()
-        progress = Progress(self.job.steps, self.step, label)
-        started = time.monotonic()
-        try:
-            # Left by a signal in the middle of an evaluation.
-            if self.counted and self._is_due():
-                progress.say(self._line(self._evaluate()))
-            for images, labels in load_batches(loader):
-                with undisturbed():
-                    self._step(images, labels)
-                    if progress.advance():
-                        progress.show(loss=float(self.sums[0]) / self.counted)
-                    self.seconds += time.monotonic() - started
-                if self._is_due():
-                    # Kept before, because whatever ends this process there ends it for good.
-                    self._save()
-                    progress.say(self._line(self._evaluate()))
-                elif time.monotonic() - self.saved_at >= 60 * self.machine.checkpoint_minutes:
-                    self._save()
-                started = time.monotonic()
-        except Stopped:
-            with undisturbed():
-                self._save()
-            raise
-        finally:
-            progress.close()
-        if self.machine.save_models:
-            self._save_model("model.pkl")
-        write_atomically(self.folder.path / "done", b"done")
-
-    def _loader(self) -> DataLoader:
-        job, store = self.job, self.store
+    def loader(self, start: int) -> DataLoader:
+        """Load the batches from a step on."""
+        one, store = self.one, self.store
         parts = [store.images[i].subset(self.splits[i].inside) for i in self.sources]
         batches = DomainBatches(
             [part.labels for part in parts],
-            self.hparams["batch_size"],
-            job.seed,
-            steps=job.steps,
-            start=self.step,
-            class_balanced=self.hparams["class_balanced"],
+            one.options.batch_size,
+            one.seed,
+            steps=self.steps,
+            start=start,
+            class_balanced=one.hparams["class_balanced"],
         )
         transforms = store.transforms
-        augment = transforms.train if self.hparams["data_augmentation"] else transforms.evaluate
-        dataset = SeededTransform(ConcatDataset(parts), augment)
-        return image_loader(dataset, batches, self.machine.workers)
+        augment = transforms.train if one.hparams["data_augmentation"] else transforms.evaluate
+        return image_loader(
+            SeededTransform(ConcatDataset(parts), augment), batches, one.options.workers
+        )
 
-    def _step(self, images: Tensor, labels: Tensor) -> None:
-        # Dropout draws from the global generator, what is mined and mixed from its own.
-        torch.manual_seed(derive_seed(self.job.seed, self.step, 0))
-        self.generator.manual_seed(derive_seed(self.job.seed, self.step, 1))
-        images = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
-        labels = labels.to(self.device, non_blocking=True)
-        terms = self.algorithm.step(images, labels, self.generator)
-        values = torch.stack([terms.total, terms.cross_entropy, terms.contrastive])
-        self.sums += values.detach().double()
-        self.counted += 1
-        self.step += 1
+    def epoch(self, step: int) -> float:
+        """Return DomainBed's epoch: of the smallest domain, a target among them."""
+        return step * self.one.options.batch_size / min(len(split.inside) for split in self.splits)
 
-    def _is_due(self) -> bool:
-        last = self.step - 1
-        return last % self.job.evaluate_every == 0 or self.step == self.job.steps
 
-    def _evaluate(self) -> Record:
-        """Measure every split, add a line to results.jsonl, keep the best model, and save."""
-        self._check_finite()
-        last = self.step - 1
-        record = self._record(last)
-        with undisturbed():
-            self.sums.zero_()
-            self.counted, self.seconds = 0, 0.0
-            validation = source_accuracy(record)
-            is_best = validation > self.best
-            self.best = max(validation, self.best)
-            if self.machine.save_models and is_best:
-                self._save_model("best_iid.pkl")
-                self.folder.save_model(self._exported(last))
-            if self.machine.save_models and self.machine.save_every_model:
-                self._save_model(f"model_step{last}.pkl")
-            append_line(self.results, record)
-            self._save()
-        return record
+class DomainBedRecorder(RunRecorder):
+    """Writes what DomainBed's train.py writes, besides what every run does.
 
-    def _record(self, last: int) -> Record:
-        means = (self.sums / self.counted).tolist()
-        reported = self.algorithm.reported
-        # DomainBed's epoch: of the smallest domain, a target among them.
-        smallest = min(len(split.inside) for split in self.splits)
-        return {
+    Its steps are counted from 0 and name the step that was taken last.
+    """
+
+    def __init__(
+        self, one: One, store: Store, batches: SourceBatches, folder: RunFolder,
+        facts: dict[str, Any], stack: ExitStack,
+    ) -> None:  # fmt: skip
+        super().__init__(folder, facts, one.options, stack)
+        self.one, self.store, self.batches = one, store, batches
+        self.results = folder.path / RESULTS
+        algorithm = METHODS[one.method].domainbed
+        self.reported = CLASSES[algorithm].reported
+        self.arguments = _arguments(one, algorithm, folder.path)
+
+    def go_on(self, state: TrainingState) -> None:
+        """Drop the lines that a resumed run will write again."""
+        super().go_on(state)
+        records = [line for line in records_of(self.results) if line["step"] < state.recorded]
+        check_complete(self.results, len(records), state)
+        write_lines(self.results, records)
+
+    def keep_model(self, learner: Learner, step: int, *, best: bool, last: bool) -> None:
+        """Write the files of the models that are to be kept."""
+        options = self.one.options
+        if options.skip_model_save:
+            return
+        super().keep_model(learner, step, best=best, last=last)
+        size = self.store.environments.image_size
+        every = options.save_model_every_checkpoint
+        names = {"best_iid.pkl": best, "model.pkl": last, f"model_step{step - 1}.pkl": every}
+        for name in (name for name, wanted in names.items() if wanted):
+            save_model(
+                self.folder.path / name, learner, step, self.arguments, self.one.hparams,
+                (3, size, size), len(self.batches.sources),
+            )  # fmt: skip
+
+    def record(self, line: dict[str, Any], measured: Evaluated | None) -> str:
+        """Add a line to metrics.jsonl, and one to results.jsonl."""
+        assert isinstance(measured, DomainAccuracies)
+        super().record(line, measured)
+        device = check_machine(self.one.options.device, self.one.options.precision)
+        last = line["step"] - 1
+        record = {
             "step": last,
-            "epoch": last * self.hparams["batch_size"] / smallest,
-            **dict(zip(reported, means[: len(reported)], strict=True)),
-            **accuracies(self.algorithm, self.store, self.protocol, last),
-            "step_time": self.seconds / self.counted,
-            "mem_gb": _memory(self.device),
-            "hparams": self.hparams,
-            "args": self.job.arguments(self.folder.path, self.machine),
+            "epoch": self.batches.epoch(last),
+            **{name: line["train"][name] for name in self.reported},
+            **measured.accuracies,
+            "step_time": line["step_time"],
+            "mem_gb": _memory(device),
+            "hparams": self.one.hparams,
+            "args": self.arguments,
         }
-
-    def _check_finite(self) -> None:
-        weights = [torch.isfinite(parameter).all() for parameter in self.algorithm.parameters()]
-        if not bool(torch.stack([*weights, torch.isfinite(self.sums).all()]).all()):
-            raise UserError(
-                f"The loss or a weight is not finite by step {self.step - 1}: lower the "
-                f"hyper-parameter lr (now {self.hparams['lr']}) or eta and start anew; what "
-                f"{self.folder.path} holds is older and good."
-            )
-
-    def _line(self, record: Record) -> str:
-        shown = [f"step {record['step']}", f"loss {record['loss']:.3f}"]
+        append_line(self.results, record)
+        shown = [f"loss {record['loss']:.3f}"]
         for number, name in enumerate(self.store.environments.names):
-            role = "target" if number in self.job.test_envs else "source"
+            role = "target" if number in self.one.targets else "source"
             shown.append(f"{name} ({role}) {100 * record[f'env{number}_out_acc']:.1f}%")
         return ", ".join(shown)
 
-    def _save(self) -> None:
-        self._check_finite()
-        state = {
-            "image_encoder": self.algorithm.featurizer.image_encoder.state_dict(),
-            "classifier": self.algorithm.classifier.state_dict(),
-            "objective": self.algorithm.objective.state_dict(),
-            "optimizer": self.algorithm.optimizer.state_dict(),
-            "step": self.step,
-            "counted": self.counted,
-            "sums": self.sums,
-            "best": self.best,
-            "seconds": self.seconds,
-            "config": self._facts(self.step - 1),
-        }
-        self.folder.save_checkpoint(state)
-        self.saved_at = time.monotonic()
 
-    def _save_model(self, name: str) -> None:
-        size = self.store.environments.image_size
-        save_model(
-            self.folder.path / name,
-            self.algorithm,
-            self.job.arguments(self.folder.path, self.machine),
-            (3, size, size),
-            len(self.sources),
-        )
-
-    def _exported(self, step: int) -> bytes:
-        algorithm = self.algorithm
-        encoder = algorithm.featurizer.image_encoder
-        learner = Learner(encoder, algorithm.classifier, algorithm.objective)
-        return learner.export(self._facts(step))
-
-    def _facts(self, step: int) -> dict[str, Any]:
-        """What a reader of model.safetensors must know to use it."""
-        environments = self.store.environments
-        image_encoder = self.algorithm.featurizer.image_encoder
-        return {
-            "encoder": image_encoder.name,
-            "classes": environments.classes,
-            "mean": image_encoder.mean.flatten().tolist(),
-            "std": image_encoder.std.flatten().tolist(),
-            "image_size": environments.image_size,
-            "transforms": "domainbed",
-            "dataset": self.job.dataset,
-            "method": self.job.algorithm,
-            "targets": [environments.names[i] for i in self.job.test_envs],
-            "seed": self.job.seed,
-            "step": step,
-        }
+def _arguments(one: One, algorithm: str, folder: Path) -> dict[str, Any]:
+    """The `args` of a line of results.jsonl: those of DomainBed's train.py."""
+    options, given = one.options, one.given
+    return {
+        "algorithm": algorithm,
+        "checkpoint_freq": options.eval_every,
+        "data_dir": None if options.data_dir is None else str(options.data_dir),
+        "dataset": options.dataset,
+        "holdout_fraction": options.holdout_fraction,
+        "hparams": json.dumps(given) if given else None,
+        "hparams_seed": options.hparams_seed[0],
+        "output_dir": str(folder),
+        "save_model_every_checkpoint": options.save_model_every_checkpoint,
+        "seed": one.seed,
+        "skip_model_save": options.skip_model_save,
+        "steps": one.hparams["total_steps"],
+        "task": "domain_generalization",
+        "test_envs": list(one.targets),
+        "trial_seed": one.seed,
+        "uda_holdout_fraction": 0,
+    }
 
 
 def _memory(device: torch.device) -> float:
     """Most memory that tensors took on the GPU, in GiB; 0 on a CPU."""
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
+
+
+def train(
+    one: One, store: Store, learner: Learner, initial: Initial, folder: RunFolder
+) -> dict[str, Any]:
+    """Train in a folder that is held; return the result, which is written there with a report."""
+    options, environments = one.options, store.environments
+    share_cores(options.workers, environments.image_size)
+    splits = [
+        split_environment(len(images), options.holdout_fraction, one.seed, number)
+        for number, images in enumerate(environments.images)
+    ]
+    sources = [number for number in range(len(splits)) if number not in one.targets]
+    batches = SourceBatches(one, store, splits, sources)
+    # As in DomainBed, nothing is augmented where training images are not.
+    augmented = options.augmented_validation and one.hparams["data_augmentation"]
+    protocol = Protocol(
+        [_limited(split, options.limit_steps, options.batch_size) for split in splits],
+        sources, one.seed, augmented, options.skip_training_splits,
+    )  # fmt: skip
+    targets = [environments.names[number] for number in one.targets]
+    print(_announce(one, store, batches, targets, initial, folder), flush=True)
+    facts = {
+        **encoder_facts(learner),
+        "classes": environments.classes,
+        "image_size": environments.image_size,
+        "transforms": "domainbed",
+        "dataset": options.dataset,
+        "method": one.method,
+        "targets": targets,
+        "domains": environments.folder,
+        "turn": environments.turn,
+        "seed": one.seed,
+    }
+    with ExitStack() as stack:
+        state = fit(
+            learner,
+            batches,
+            Evaluator(
+                lambda model, step: measure(model, step - 1, store=store, protocol=protocol),
+                options.eval_every or 1,
+                first=True,
+            ),
+            options,
+            DomainBedRecorder(one, store, batches, folder, facts, stack),
+            seed=one.seed,
+            label=f"{one.method}, target {','.join(targets)}, seed {one.seed}",
+        )
+    result = _report(one, store, protocol, learner, folder, state)
+    # What DomainBed's sweep takes for the sign that a job is done.
+    write_atomically(folder.path / "done", b"done")
+    return result
+
+
+def _limited(split: Split, steps: int | None, batch_size: int) -> Split:
+    most = None if steps is None else steps * batch_size
+    return Split(split.inside[:most], split.outside[:most])
+
+
+def _announce(
+    one: One, store: Store, batches: SourceBatches, targets: list[str], initial: Initial,
+    folder: RunFolder,
+) -> str:  # fmt: skip
+    options, environments = one.options, store.environments
+    counts = [
+        f"{len(images)} {name}"
+        for name, images in zip(environments.names, environments.images, strict=True)
+    ]
+    size = environments.image_size
+    return "\n".join([
+        f"{folder.path}: seed {one.seed}, target {', '.join(targets)}, {options.encoder}, "
+        f"{initial.loaded}",
+        f"{options.dataset}: {', '.join(counts)} images of {len(environments.classes)} classes; "
+        f"{size}x{size} pixels",
+        f"{one.method}: {', '.join(f'{name} {value}' for name, value in one.hparams.items())}",
+        f"{batches.steps} steps on {check_machine(options.device, options.precision)}",
+    ])  # fmt: skip
+
+
+def _report(
+    one: One, store: Store, protocol: Protocol, learner: Learner, folder: RunFolder,
+    state: TrainingState,
+) -> dict[str, Any]:  # fmt: skip
+    """Write result.json, and report.html of the best model on the targets' in-splits."""
+    lines, records = folder.read_metrics(), read_records(folder.path)
+    best = next(line for line in lines if line["step"] == state.best_step)
+    record = next(each for each in records if each["step"] == state.best_step - 1)
+    names = store.environments.names
+    result = {
+        "dataset": one.options.dataset,
+        "method": one.method,
+        "targets": [names[number] for number in one.targets],
+        "hparams": one.hparams,
+        "seed": one.seed,
+        "steps": state.step,
+        "selected_step": state.best_step,
+        "selection": "best source validation",
+        "validation": best["validation"],
+        "test": {"top1": 100 * record[f"env{one.targets[0]}_in_acc"]},
+        "seconds": lines[-1]["seconds"],
+    }
+    write_json(folder.result_path, result)
+    test, worst = None, None
+    if folder.model_path.exists():
+        test, loader = _classify_targets(one, store, protocol, learner, folder)
+        worst = worst_images(test, loader)
+    title = METHODS[one.method].title
+    targets = ", ".join(result["targets"])
+    write_run_report(
+        folder.path,
+        title=f"{title} on {one.options.dataset} without {targets}, seed {one.seed}",
+        command=folder.command(),
+        facts={
+            "method": title,
+            "target": targets,
+            "target top-1 (%)": result["test"]["top1"],
+            "model": f"of step {state.best_step}, {result['selection']}",
+            "encoder": learner.image_encoder.name,
+            "seconds": result["seconds"],
+        },
+        metrics=lines,
+        test=test,
+        classes=store.environments.classes,
+        worst=worst,
+        split="target",
+    )
+    return result
+
+
+def _classify_targets(
+    one: One, store: Store, protocol: Protocol, learner: Learner, folder: RunFolder
+) -> tuple[Evaluation, DataLoader]:
+    model = read_checkpoint(folder.model_path)
+    learner.load_exported({name: model[name] for name in model if name != METADATA_KEY})
+    number = one.targets[0]
+    images = store.images[number].subset(protocol.splits[number].inside)
+    loader = evaluation_loader(SeededTransform(images, store.transforms.evaluate), 256, 0)
+    return evaluate(learner, loader, len(store.environments.classes)), loader

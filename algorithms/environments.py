@@ -30,6 +30,8 @@ class Environments(NamedTuple):
         evaluate_every: default steps between evaluations.
         fingerprint: of the images.
         warnings: what of the data set's folder is skipped, a sentence each.
+        folder: of the domains, inside the data folder; "emoji_domains" is embedded.
+        turn: whether images are turned by their EXIF orientation.
     """
 
     names: list[str]
@@ -39,6 +41,8 @@ class Environments(NamedTuple):
     evaluate_every: int
     fingerprint: dict[str, Any]
     warnings: list[str]
+    folder: str
+    turn: bool
 
 
 def load_environments(
@@ -68,6 +72,11 @@ def load_environments(
         if data_dir is None:
             raise UserError(_missing(dataset, layout))
         root = data_dir / (layout.folder if layout else dataset)
+        if not root.exists() and data_dir.name == root.name and data_dir.is_dir():
+            raise UserError(
+                f"--data_dir is {data_dir}, the folder of {dataset} itself: give its parent, "
+                f"{data_dir.resolve().parent}."
+            )
         if layout is None and not root.exists():
             raise UserError(
                 f"'{dataset}' is none of {', '.join(DATASETS)}, and there is no folder "
@@ -87,6 +96,8 @@ def load_environments(
         layout.evaluate_every if layout else 300,
         found,
         skipped.sentences(),
+        layout.folder if layout else dataset,
+        layout is None,
     )
 
 

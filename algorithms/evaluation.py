@@ -18,7 +18,7 @@ from core_tuning.data.loading import (
     image_loader,
     load_batches,
 )
-from core_tuning.training.randomness import derive_seed
+from core_tuning.training.seeds import derive_seed
 
 from .environments import Environments, Split
 
@@ -59,7 +59,9 @@ class Store:
 
     def _decode(self) -> list[LabelledImages]:
         names, images = self.environments.names, self.environments.images
-        with tqdm(total=len(names), desc="reading images", unit="domain", leave=False) as bar:
+        with tqdm(
+            total=len(names), desc="reading images", unit="domain", leave=False, disable=None
+        ) as bar:
             decoded: list[LabelledImages] = []
             for part in images:
                 decoded.append(part if isinstance(part, DecodedImages) else decode(part))
@@ -117,11 +119,31 @@ class Protocol(NamedTuple):
     skip_sources_inside: bool = False
 
 
-@torch.no_grad()
-def accuracies(model: nn.Module, store: Store, protocol: Protocol, step: int) -> dict[str, float]:
-    """Accuracy in [0, 1] on each split, under DomainBed's names `env{i}_in_acc`, `env{i}_out_acc`.
+class DomainAccuracies(NamedTuple):
+    """What a model was measured to be on every split of every domain.
 
-    The model takes images in [0, 1]; its mode is restored afterwards.
+    Attributes:
+        accuracies: in [0, 1], by DomainBed's names `env{i}_in_acc` and `env{i}_out_acc`.
+        score: mean of those on the sources' out-splits, in percent, which selects the model.
+    """
+
+    accuracies: dict[str, float]
+    score: float
+
+    def summary(self) -> dict[str, float]:
+        """The figures of a metrics line."""
+        return {"top1": self.score}
+
+
+@torch.no_grad()
+def measure(model: nn.Module, step: int, *, store: Store, protocol: Protocol) -> DomainAccuracies:
+    """Classify the images of every split.
+
+    Args:
+        model: images (n, 3, h, w) in [0, 1] to logits (n, K); its mode is restored afterwards.
+        step: DomainBed's number of it, on which augmentations depend.
+        store: of the images.
+        protocol: what is evaluated.
     """
     was_training = model.training
     model.eval()
@@ -146,7 +168,8 @@ def accuracies(model: nn.Module, store: Store, protocol: Protocol, step: int) ->
         if split.outside:
             result[f"env{number}_out_acc"] = correct[len(inside) :].double().mean().item()
     model.train(was_training)
-    return result
+    sources = [result[f"env{number}_out_acc"] for number in protocol.sources]
+    return DomainAccuracies(result, 100 * sum(sources) / len(sources))
 
 
 def _predict(model: nn.Module, images: Tensor, device: torch.device) -> Tensor:

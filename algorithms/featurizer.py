@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from core_tuning.encoders import IMAGENET_MEAN, IMAGENET_STD, feature_dim, split_heads
 from core_tuning.pretrained import EMBEDDED, RANDOM, load_image_encoder
-
-BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+from core_tuning.training.learner import keep_statistics
 
 
 class PretrainedFeaturizer(nn.Module):
@@ -81,7 +80,5 @@ class PretrainedFeaturizer(nn.Module):
         """Set the mode; batch norm that is frozen keeps its statistics."""
         super().train(mode)
         if self.freeze_bn:
-            for module in self.image_encoder.modules():
-                if isinstance(module, BATCH_NORM):
-                    module.eval()
+            keep_statistics(self.image_encoder)
         return self

@@ -1,4 +1,4 @@
-"""Hyper-parameters of the three algorithms: defaults, random ranges, and checks.
+"""Hyper-parameters of our algorithms in DomainBed: defaults, random ranges, and checks.
 
 Values are plain Python values, as DomainBed writes them into JSON and model.pkl. What DomainBed
 has too bears the name that it has there.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,14 +16,14 @@ import numpy as np
 from core_tuning.checks import RANGES, check_range
 from core_tuning.encoders import SMALL_ENCODER
 from core_tuning.errors import UserError
+from core_tuning.methods import METHODS, Method
+from core_tuning.options import declared, json_object
 from core_tuning.pretrained import EMBEDDED, RANDOM, default_encoder
 
 from .names import ALGORITHMS as ALGORITHMS
 from .names import CHECKPOINT_VARIABLE, DEBUG, DOMAINBED_STEPS, EMOJI
 from .script_options import run_steps
 from .seeds import seed_hash
-
-PAPER_GRID = (0.1, 1.0, 10.0)
 
 Values = dict[str, Any]
 # What DomainBed chooses its own networks by; here `encoder` and `checkpoint` do.
@@ -44,7 +44,7 @@ def _fixed(value: Any) -> _Range:
     return _Range(value, lambda _: value)
 
 
-def _choice(default: float, values: tuple[float, ...]) -> _Range:
+def _choice(default: float, values: Sequence[float]) -> _Range:
     return _Range(default, lambda state: float(state.choice(values)))
 
 
@@ -59,7 +59,7 @@ def default_hparams(algorithm: str, dataset: str, *, steps: int = DOMAINBED_STEP
     it is that of the environment variable CORE_TUNING_CHECKPOINT, or "".
 
     Args:
-        algorithm: "CoreTuning", "CECon" or "CETuning".
+        algorithm: one of `ALGORITHMS`.
         dataset: DomainBed's name of the data set, or any other.
         steps: of the run, over which the learning rate decays.
     """
@@ -77,7 +77,7 @@ def random_hparams(
 
 
 def own_hparams(algorithm: str, given: Mapping[str, Any]) -> Values:
-    """Leave aside the hyper-parameters that only the other two algorithms have."""
+    """Leave aside the hyper-parameters that only the other algorithms have."""
     return {name: given[name] for name in default_hparams(algorithm, "") if name in given}
 
 
@@ -109,21 +109,21 @@ def _ranges(algorithm: str, dataset: str, steps: int) -> dict[str, _Range]:
         "weight_decay": _power(0.0, 10, -6, -2),
         "batch_size": _Range(32, lambda state: int(2 ** state.uniform(3, 5.5))),
     }
-    if algorithm != "CETuning":
-        ranges |= {
-            "eta": _choice(0.1, PAPER_GRID),
-            "temperature": _fixed(0.07),
-            "projection_dim": _fixed(256),
-            "projection_depth": _fixed(2),
-        }
-    if algorithm == "CoreTuning":
-        ranges |= {
-            "alpha": _choice(1.0, PAPER_GRID),
-            "lambda_n": _fixed(0.8),
-            "lambda_p": _fixed(0.0),
-            "variant": _fixed("equations"),
-        }
+    for each in declared(method_of(algorithm).hyperparameters):
+        search = each.metadata["search"]
+        ranges[each.name] = _choice(each.default, search) if search else _fixed(each.default)
     return ranges
+
+
+def parse_hparams(text: str | None) -> Values:
+    """Read the JSON of --hparams; none is {}."""
+    return {} if text is None else json_object(text)
+
+
+def method_of(algorithm: str) -> Method:
+    """The method that DomainBed knows by this name."""
+    [method] = [each for each in METHODS.values() if each.domainbed == algorithm]
+    return method
 
 
 def _default_checkpoint(dataset: str) -> str:
@@ -135,14 +135,15 @@ def _default_checkpoint(dataset: str) -> str:
 def check_hparams(algorithm: str, given: Mapping[str, Any]) -> None:
     """Check the names, types and ranges of hyper-parameters.
 
-    One JSON serves a sweep of all three algorithms: each leaves aside what only the others have.
+    One JSON serves a sweep of all algorithms: each leaves aside what only the others have.
 
     Raises:
-        UserError: a name is none of the three's (the nearest is given), or a value has another
+        UserError: a name is not of any of them (the nearest is given), or a value has another
             type or is out of range.
     """
-    # It has all that the others have.
-    defaults = default_hparams("CoreTuning", EMOJI)
+    defaults: Values = {}
+    for each in ALGORITHMS:
+        defaults |= default_hparams(each, EMOJI)
     for name, value in given.items():
         if name not in defaults:
             raise UserError(_unknown(algorithm, name, list(defaults)))

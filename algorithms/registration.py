@@ -19,7 +19,7 @@ from typing import Any
 
 from core_tuning.errors import UserError
 
-from .algorithm import CECon, CETuning, CoreTuning
+from .algorithm import CLASSES
 from .checkout import DEFAULT_COMMIT
 from .emoji_dataset import emoji_domains_class
 from .folders import check_domains
@@ -102,9 +102,9 @@ def _line_of(error: Exception) -> str:
 
 
 def patch_algorithms(module: ModuleType, undo: ExitStack) -> None:
-    """Add the three algorithms to `domainbed.algorithms`."""
+    """Add our algorithms to `domainbed.algorithms`."""
     listed = _needed(module, "ALGORITHMS", list)
-    for algorithm in (CoreTuning, CECon, CETuning):
+    for algorithm in CLASSES.values():
         _add(module, algorithm.__name__, algorithm, listed, undo)
 
 

@@ -15,6 +15,7 @@ from core_tuning.errors import UserError, reason, shown
 from core_tuning.files import field, write_atomically
 from core_tuning.pretrained import RANDOM
 from core_tuning.training.exported import model_file
+from core_tuning.training.learner import Learner
 
 from .algorithm import CLASSES, FineTuning
 
@@ -32,19 +33,35 @@ _CONTENTS: dict[str, type | tuple[type, ...]] = {
 
 def save_model(
     path: Path,
-    algorithm: FineTuning,
+    learner: Learner,
+    steps: int,
     args: Mapping[str, Any],
+    hparams: Mapping[str, Any],
     input_shape: Shape,
     num_domains: int,
 ) -> None:
-    """Write an algorithm and how it was made, under the names that DomainBed's train.py uses."""
+    """Write a learner after so many steps, under the names that DomainBed's train.py uses.
+
+    Args:
+        path: of the file.
+        learner: to write.
+        steps: that it has been trained for.
+        args: of train.py.
+        hparams: all hyper-parameters.
+        input_shape: (3, h, w).
+        num_domains: number of source domains.
+    """
+    tensors = {
+        f"featurizer.{name}" if name.startswith("image_encoder.") else name: value
+        for name, value in learner.state_dict().items()
+    }
     contents = {
         "args": dict(args),
         "model_input_shape": input_shape,
-        "model_num_classes": algorithm.classifier.out_features,
+        "model_num_classes": learner.classifier.out_features,
         "model_num_domains": num_domains,
-        "model_hparams": algorithm.hparams,
-        "model_dict": algorithm.state_dict(),
+        "model_hparams": dict(hparams),
+        "model_dict": {**tensors, "steps_taken": torch.tensor(steps)},
     }
     buffer = io.BytesIO()
     torch.save(contents, buffer)

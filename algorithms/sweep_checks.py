@@ -12,7 +12,7 @@ import torch
 
 from core_tuning.errors import UserError
 
-from .job import parse_hparams
+from .hyperparameters import parse_hparams
 from .job_checks import (
     check_algorithm_hparams,
     check_algorithm_name,

@@ -50,7 +50,7 @@ def _help(root: Path) -> int:
 def _check(given: dict[str, list[str]]) -> None:
     # Here, because it needs torch, for which --help of the other commands must not wait.
     from . import job_checks as checks
-    from .job import parse_hparams
+    from .hyperparameters import parse_hparams
     from .sweep_checks import check_batch
 
     dataset = _last(given, "--dataset") or "RotatedMNIST"

@@ -1,122 +1,161 @@
-"""`core-tuning evaluate`: measure a run's model again."""
+"""`core-tuning evaluate`: measure the model of a finished run again, or on another data set."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from core_tuning.checks import check_options
 from core_tuning.errors import UserError
-from core_tuning.files import field
-from core_tuning.options import Parser
+from core_tuning.files import field, write_json
 
-# What is read of a run's configuration, and its type.
+from .config import Evaluate
+
+if TYPE_CHECKING:
+    from core_tuning.data import LabelledImages
+
+# What is read of a run's options, and its type.
 _READ = {"data_dir": (str,), "fraction": (int, float), "validation": (int, float)}
 
 
-def build_parser() -> Parser:
-    """Options of `core-tuning evaluate`."""
-    parser = Parser(
-        prog="core-tuning evaluate",
-        description="Evaluate the model of a run, in float32, on the test set that it was made "
-        "for or on another. Nothing is written unless --output says where.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("run", type=Path, help="a run's folder, or its model.safetensors")
-    parser.add_argument("--dataset", help="another data set, with the same classes")
-    parser.add_argument("--data-dir", type=Path, help="where the data set lies")
-    parser.add_argument("--split", choices=("test", "validation", "train"), default="test",
-                        help="default: test")  # fmt: skip
-    parser.add_argument("--batch-size", type=int, default=128, help="default: 128")
-    parser.add_argument("--workers", type=int, default=2, help="default: 2")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--output", type=Path, help="folder for result and confusion matrix")
-    return parser
-
-
-def main(argv: list[str]) -> int:
-    """Run the command."""
-    options = build_parser().parse_args(argv)
-    check_options(options, ("batch_size", "workers"))
+def main(options: Evaluate) -> None:
+    """Run the command; torch is imported after the options are checked."""
     seeds = sorted(options.run.glob("seed-*")) if options.run.is_dir() else []
     if seeds and options.output is not None:
         raise UserError(f"{options.run} holds several runs: evaluate one of them with --output.")
     if options.output is not None:
-        from core_tuning.training import RunFolder
+        from core_tuning.training.folder import RunFolder
 
         RunFolder(options.output).check_start()
     for run in seeds or [options.run]:
         _evaluate(options, run)
-    return 0
 
 
-def _evaluate(options: Any, run: Path) -> None:
-    from core_tuning.data import build_transforms, describe_change, load_splits
+def _evaluate(options: Evaluate, run: Path) -> None:
     from core_tuning.data.loading import SeededTransform, evaluation_loader
-    from core_tuning.training import RunFolder, evaluate
+    from core_tuning.report.run import write_run_report
+    from core_tuning.training.classify import worst_images
+    from core_tuning.training.evaluate import evaluate
     from core_tuning.training.exported import load_model
-    from core_tuning.training.run import write_confusion
-    from core_tuning.training.settings import choose_device
+    from core_tuning.training.folder import RunFolder, environment
+    from core_tuning.training.optimisation import choose_device
 
     model, facts = load_model(run)
-    config = _stored_config(run)
     _warn_unfinished(run if run.is_dir() else run.parent)
     dataset = options.dataset or facts["dataset"]
-    same = dataset == facts["dataset"]
-    data_dir = options.data_dir or (config.get("data_dir") if same else None)
-    splits = load_splits(
-        dataset,
-        None if data_dir is None else Path(data_dir),
-        fraction=config.get("fraction", 1.0) if same else 1.0,
-        validation=config.get("validation", 0.1) if same else 0.0,
-        seed=facts["seed"],
-    )
-    if splits.classes != facts["classes"]:
+    chosen = _chosen(options, dataset, _stored(run), facts)
+    if chosen.images.classes != facts["classes"]:
         raise UserError(
-            f"The classes of {dataset} ({', '.join(splits.classes[:3])}, ...) are not the "
+            f"The classes of {dataset} ({', '.join(chosen.images.classes[:3])}, ...) are not the "
             f"model's ({', '.join(facts['classes'][:3])}, ...): evaluate it on a data set with "
             "the same class names."
         )
-    if same and config.get("data") is not None:
-        change = describe_change(config["data"], splits.fingerprint)
-        if change is not None:
-            print(f"warning: the images are not those of the run: {change}.")
-    transform = build_transforms(facts["transforms"], facts["image_size"]).evaluate
-    images = getattr(splits, options.split)
-    if not len(images):
+    if not len(chosen.images):
         raise UserError(f"The {options.split} split of {dataset} is empty: name another --split.")
-    dataset_images = SeededTransform(images, transform)
-    loader = evaluation_loader(dataset_images, options.batch_size, options.workers)
+    loader = evaluation_loader(
+        SeededTransform(chosen.images, facts.transform), options.batch_size, options.workers
+    )
     model.to(choose_device(options.device))
-    evaluation = evaluate(model, loader, len(splits.classes))
+    evaluation = evaluate(model, loader, len(facts["classes"]))
     print(
-        f"{run}: {options.split} of {dataset} ({splits.split}), {evaluation.images} images: "
+        f"{run}: {options.split} of {dataset} ({chosen.said}), {evaluation.images} images: "
         f"top-1 {evaluation.top1:.2f}%, mean per class {evaluation.mean_per_class:.2f}%"
     )
-    if options.output is not None:
-        folder = RunFolder(options.output)
-        made_of = {"run": str(run), "dataset": dataset, "split": options.split}
-        with folder.hold():
-            folder.start({**made_of, "data": splits.fingerprint})
-            folder.write_json(folder.result_path, {"evaluation": evaluation.summary()})
-            write_confusion(folder, evaluation, splits.classes)
+    if options.output is None:
+        return
+    folder = RunFolder(options.output)
+    made_of = {"run": str(run), "dataset": dataset, "split": options.split}
+    with folder.hold():
+        folder.start({"command": "evaluate", "options": made_of, "data": chosen.fingerprint})
+        write_json(folder.result_path, {"evaluation": evaluation.summary()})
+        write_run_report(
+            folder.path,
+            title=f"{run} on {dataset}",
+            command=environment()["command"],
+            facts={**made_of, **evaluation.summary()},
+            metrics=[],
+            test=evaluation,
+            classes=facts["classes"],
+            worst=worst_images(evaluation, loader),
+            split=options.split,
+        )
 
 
-def _stored_config(run: Path) -> dict[str, Any]:
-    from core_tuning.training import RunFolder
+class _Chosen(NamedTuple):
+    """Images to evaluate on, what is said of their split, and their data set's fingerprint."""
+
+    images: LabelledImages
+    said: str
+    fingerprint: dict[str, Any]
+
+
+def _chosen(
+    options: Evaluate, dataset: str, stored: dict[str, Any], facts: dict[str, Any]
+) -> _Chosen:
+    """Choose the images of a split, divided as the run divided them if the data set is its own."""
+    from core_tuning.data import describe_change, load_splits
+
+    run = stored.get("options", {})
+    data_dir = options.data_dir or run.get("data_dir")
+    data_dir = None if data_dir is None else Path(data_dir)
+    if dataset != facts["dataset"]:
+        splits = load_splits(dataset, options.data_dir, validation=0.0, seed=facts["seed"])
+    elif "targets" in facts:
+        chosen = _targets(options, data_dir, facts)
+    else:
+        splits = load_splits(
+            dataset,
+            data_dir,
+            fraction=run.get("fraction", 1.0),
+            validation=run.get("validation", 0.1),
+            seed=facts["seed"],
+        )
+    if dataset != facts["dataset"] or "targets" not in facts:
+        images = getattr(splits, options.split)
+        chosen = _Chosen(images, splits.split, splits.fingerprint)
+    if dataset == facts["dataset"] and stored.get("data") is not None:
+        change = describe_change(stored["data"], chosen.fingerprint)
+        if change is not None:
+            print(f"warning: the images are not those of the run: {change}.")
+    return chosen
+
+
+def _targets(options: Evaluate, data_dir: Path | None, facts: dict[str, Any]) -> _Chosen:
+    """All images of the domains that a run of `dg` has left out."""
+    from core_tuning.data import fingerprint, load_domains
+
+    if options.split != "test":
+        raise UserError(
+            f"--split is {options.split}, and of a run of 'core-tuning dg' the domains that were "
+            "left out are measured: leave --split out."
+        )
+    domains = load_domains(facts["domains"], data_dir, turn=facts["turn"])
+    parts = [domains[name] for name in facts["targets"] if name in domains]
+    if len(parts) < len(facts["targets"]):
+        raise UserError(
+            f"The domains {', '.join(facts['targets'])} are not all among {', '.join(domains)}: "
+            "name the folder that the run had with --data-dir."
+        )
+    images = parts[0].joined(parts[1:])
+    return _Chosen(images, f"all images of {', '.join(facts['targets'])}", fingerprint(domains))
+
+
+def _stored(run: Path) -> dict[str, Any]:
+    from core_tuning.training.folder import RunFolder
 
     folder = RunFolder(run if run.is_dir() else run.parent)
     # A model may lie anywhere, without the folder that it was made in.
-    if not folder.config_path.exists():
+    if not folder.marker_path.exists():
         return {}
-    config = folder.read_config()
+    stored = folder.read_run()
     for name, kind in _READ.items():
-        field({name: None, **config}, name, (*kind, NoneType), folder.config_path)
-    return config
+        field({name: None, **stored["options"]}, name, (*kind, NoneType), folder.marker_path)
+    return stored
 
 
-def _warn_unfinished(folder: Path) -> None:
-    last = ("result.json", "done")  # of `finetune` and `robust train`, and of `dg`
-    if (folder / "config.json").is_file() and not any((folder / name).exists() for name in last):
-        print(f"warning: the run in {folder} is not finished: this is its best model so far.")
+def _warn_unfinished(path: Path) -> None:
+    from core_tuning.training.folder import RunFolder
+
+    folder = RunFolder(path)
+    if folder.marker_path.is_file() and not folder.result_path.exists():
+        print(f"warning: the run in {path} is not finished: this is its best model so far.")

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from .options import parse
+from core_tuning.config import Finetune
+
+if TYPE_CHECKING:
+    from core_tuning.training.result import Result
 
 FIGURES = {"top1": "top-1", "mean_per_class": "mean per class"}
 
 
-def main(argv: list[str]) -> int:
+def main(options: Finetune) -> None:
     """Run the command; torch is imported after the options are checked."""
-    options = parse(argv)
-    from core_tuning.training.run import PLAIN, run_seeds
+    from core_tuning.training.classify import Kind, run_classification
 
-    run_seeds(options, PLAIN, _describe, FIGURES)
-    return 0
+    run_classification(options, Kind("finetune", FIGURES))
 
 
-def _describe(result: dict[str, Any], folder: Path) -> str:
-    test = result["test"]
-    return (
-        f"test of {result['dataset']} ({test['images']} images, {result['split']}): "
-        f"top-1 {test['top1']:.2f}%, mean per class {test['mean_per_class']:.2f}% "
-        f"(model of epoch {result['selected_epoch']}, {result['selection']}); see {folder}"
-    )
+def finetune(**options: object) -> Result:
+    """Fine-tune a checkpoint, as `core-tuning finetune` does.
+
+        result = finetune(dataset="emoji_domains", method="core_tuning", epochs=2)
+        print(result.metrics["top1"], result.folder)
+
+    Args:
+        options: those of the command, with underscores; lists for those that take several values.
+
+    Raises:
+        UserError: an option is unknown or out of its range, or several seeds are given.
+    """
+    from core_tuning.errors import UserError
+    from core_tuning.options import check_values
+    from core_tuning.training.classify import Kind, run_classification
+    from core_tuning.training.result import Result
+
+    checked = check_values("finetune", Finetune, options)
+    if len(checked.seeds) > 1:
+        raise UserError(f"seeds is {checked.seeds}: call finetune once for each of them.")
+    [result] = run_classification(checked, Kind("finetune", FIGURES))
+    assert checked.output is not None
+    return Result(checked.output, result["test"])

@@ -89,6 +89,7 @@ RANGES = {
     "momentum": _BELOW_ONE,
     "weight_decay": _NON_NEGATIVE,
     "ema": _BELOW_ONE,
+    "dropout": _BELOW_ONE,
     "resnet_dropout": _BELOW_ONE,
     # Of data, runs and machines.
     "fraction": Range(0, 1, above=True),

@@ -208,7 +208,12 @@ class Run(Options):
 
 
 @dataclass(kw_only=True)
-class Training(Data, Model, OneMethod, Optimisation, Machine, Run):
+class TrainingOptions(Model, Optimisation, Machine, Run):
+    """What all training commands share."""
+
+
+@dataclass(kw_only=True)
+class Training(Data, OneMethod, TrainingOptions):
     """What `finetune` and `robust train` share."""
 
     def complete(self) -> None:
@@ -250,7 +255,7 @@ def stored_options(folder: Path, command: str) -> dict[str, Any]:
         UserError: the folder is not one of that command's.
     """
     for name in RUN_FILES:
-        if (folder / name).is_file():
+        if (folder / name).exists():
             contents = read_json(folder / name)
             options = field(contents, "options", dict, folder / name)
             made_by = field(contents, "command", str, folder / name)
@@ -315,26 +320,27 @@ def named(path: str) -> Any:
 DOMAINBED_LAUNCHERS = "core_tuning.sweeps.domainbed_launchers"
 COMMANDS = {
     "demo": Command(
-        "core_tuning.algorithms.demo:main", "",
+        "core_tuning.algorithms.demo:main", "core_tuning.algorithms.config:Demo",
         "compare CE, CE-Con and Core-tuning on the embedded data, one domain left out",
     ),
     "finetune": Command(
-        "core_tuning.classification.finetune:main", "",
+        "core_tuning.classification.finetune:main", "core_tuning.config:Finetune",
         "fine-tune a checkpoint on a standard data set or a folder of images",
     ),
     "evaluate": Command(
-        "core_tuning.classification.evaluate:main", "",
+        "core_tuning.classification.evaluate:main", "core_tuning.classification.config:Evaluate",
         "measure a finished run again, or on another data set",
     ),
     "robust train": Command(
-        "core_tuning.robustness.train:main", "", "fine-tune adversarially",
+        "core_tuning.robustness.train:main", "core_tuning.robustness.config:RobustTrain",
+        "fine-tune adversarially",
     ),
     "robust evaluate": Command(
         "core_tuning.robustness.evaluate:main", "core_tuning.robustness.config:RobustEvaluate",
         "measure robustness without being misled",
     ),
     "dg": Command(
-        "core_tuning.algorithms.dg:main", "",
+        "core_tuning.algorithms.dg:main", "core_tuning.algorithms.config:DomainGeneralisation",
         "leave-one-domain-out training by DomainBed's protocol, without DomainBed",
     ),
     "domainbed": Command(

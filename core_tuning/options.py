@@ -92,6 +92,20 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def redeclare(base: type, name: str, default: Any, **changes: Any) -> Any:
+    """Declare an option of a base class again, with another default.
+
+    Args:
+        base: dataclass that has it.
+        name: of the option.
+        default: as in `option`.
+        changes: to what `option` takes besides.
+    """
+    [before] = [field for field in dataclasses.fields(base) if field.name == name]
+    metadata = {**before.metadata, "says": None, **changes}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
 def spread(declare: Callable[[], Iterable[Option]]) -> Any:
     """Declare a field that holds the values of several options which are declared elsewhere."""
     return dataclasses.field(default_factory=dict, metadata={"spread": declare})
@@ -154,7 +168,7 @@ def _option(field: dataclasses.Field[Any], hint: Any, group: str) -> Option:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(each for each in typing.get_args(hint) if each is not type(None))
     is_list = typing.get_origin(hint) is list
-    kind = typing.get_args(hint)[0] if is_list else hint
+    kind = typing.get_args(hint)[0] if is_list else typing.get_origin(hint) or hint
     default = field.default
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
@@ -178,6 +192,10 @@ def parse(prog: str, cls: type[O], argv: Sequence[str]) -> O:
 def given_options(prog: str, cls: type[Options], argv: Sequence[str]) -> dict[str, Any]:
     """The options that a command line gives, without those that it leaves out."""
     given = vars(make_parser(prog, cls).parse_args([_hyphens(argument) for argument in argv]))
+    for each in declared(cls):
+        # Here, because argparse would hide what is wrong with it.
+        if each.kind is dict and each.name in given:
+            given[each.name] = json_object(given[each.name], each.flag)
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -300,15 +318,13 @@ def _add(group: argparse._ArgumentGroup, option: Option) -> None:
         actions: dict[Any, Any] = {True: "store_false", False: "store_true"}
         action = actions.get(option.default, argparse.BooleanOptionalAction)
         group.add_argument(
-            *flags, *metadata["also"], action=action, dest=option.name, help=help,
+            *flags, *map(_hyphens, metadata["also"]), action=action, dest=option.name, help=help,
             default=argparse.SUPPRESS,
         )  # fmt: skip
         return
     settings: dict[str, Any] = {"help": help, "default": argparse.SUPPRESS}
     if option.kind in (int, float):
         settings["type"] = option.kind
-    elif option.kind is dict:
-        settings["type"] = json_object
     elif option.kind is Path:
         settings["type"] = Path
     if metadata["choices"]:
@@ -328,7 +344,8 @@ def _add(group: argparse._ArgumentGroup, option: Option) -> None:
             settings["default"] = None
         group.add_argument(option.name, **settings)
     else:
-        group.add_argument(option.flag, *metadata["also"], dest=option.name, **settings)
+        flags = [option.flag, *map(_hyphens, metadata["also"])]
+        group.add_argument(*flags, dest=option.name, **settings)
 
 
 def _help(option: Option) -> str:
@@ -354,8 +371,12 @@ def _check_ranges(options: Iterable[Option], values: Mapping[str, Any]) -> None:
                 raise UserError(f"{option.flag} is empty: give at least one value.")
 
 
-def json_object(text: str) -> dict[str, Any]:
+def json_object(text: str, name: str = "--hparams") -> dict[str, Any]:
     """Read a JSON object of finite numbers and texts.
+
+    Args:
+        text: JSON.
+        name: begins the sentence that a user reads.
 
     Raises:
         UserError: it is not one.
@@ -365,13 +386,16 @@ def json_object(text: str) -> dict[str, Any]:
     # Brackets in brackets in brackets exhaust Python's stack.
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{text[:80]!r} is not JSON ({error}): expected an object such as '{{\"eta\": 1.0}}'."
+            f"{name} is {text[:80]!r}, which is not JSON ({error}): expected an object such as "
+            "'{\"eta\": 1.0}'."
         ) from error
     if not isinstance(values, dict):
-        raise UserError(f"{text[:80]!r} is not a JSON object: expected '{{\"eta\": 1.0}}'.")
-    for name, value in values.items():
+        raise UserError(
+            f"{name} is {text[:80]!r}: expected a JSON object such as '{{\"eta\": 1.0}}'."
+        )
+    for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{name} is {value}: expected a finite number.")
+            raise UserError(f"{key} is {value}: expected a finite number in {name}.")
     return values
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core_tuning.training.batch_change import ChangedBatch
 from core_tuning.training.learner import Learner
+from core_tuning.training.loop import ChangedBatch
 
 from .attack.pgd import perturb
 from .attack.view import AttackView

@@ -31,7 +31,7 @@ from core_tuning.data import (
 from core_tuning.errors import UserError
 from core_tuning.options import plain_values
 from core_tuning.training.folder import RunFolder, environment
-from core_tuning.training.settings import choose_device
+from core_tuning.training.optimisation import choose_device
 
 from .attack.autoattack import check_pyautoattack, collect_warnings
 from .attack.pgd import check_torchattacks
@@ -219,7 +219,7 @@ def _warnings(options: RobustEvaluate, subject: Subject, splits: Splits) -> Iter
 def _check_start(folder: RunFolder, *, overwrite: bool) -> None:
     folder.check_start(overwrite=overwrite)
     is_evaluation = (folder.path / "rows.jsonl").exists()
-    if not (folder.is_free() or is_evaluation or "attack_space" in folder.read_config()):
+    if not (folder.is_free() or is_evaluation or "attack_space" in folder.read_run()["options"]):
         raise UserError(
             f"The folder {folder.path} holds a run, not an evaluation: name another with --output."
         )
@@ -245,17 +245,17 @@ def _opened(folder: RunFolder, setup: _Setup) -> Iterator[None]:
     config = {k: value for k, value in plain_values(options).items() if k not in NOT_STATED}
     config |= {"dataset": setup.data.dataset, "n": setup.data.n, "total": setup.data.total}
     config |= {"weights": facts["weights"], "code": facts.get("code")}
-    config["data"] = setup.splits.fingerprint
+    run = {"command": "robust evaluate", "options": config, "data": setup.splits.fingerprint}
     resumes = options.resume and not folder.is_free()
     if resumes:
-        before = folder.read_config().get("data")
-        folder.check_resume({**config, "data": before}, may_differ=MOVABLE)
+        before = folder.read_run().get("data")
+        folder.check_resume({**run, "data": before}, may_differ=MOVABLE)
         check_same_images(before, setup.splits.fingerprint, folder.path)
     with folder.hold():
         if resumes:
-            folder.resume(config, may_differ=MOVABLE)
+            folder.resume(run, may_differ=MOVABLE)
         else:
-            folder.start(config, overwrite=options.overwrite)
+            folder.start(run, overwrite=options.overwrite)
         yield
 
 

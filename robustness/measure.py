@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from core_tuning.errors import UserError
-from core_tuning.training.randomness import derive_seed
+from core_tuning.training.seeds import derive_seed
 
 from .attack.view import AttackView
 from .pixels import Group

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from core_tuning.checkpoint_recognition import RUN_CHECKPOINT_KEY, run_facts
 from core_tuning.checkpoints import read_checkpoint
+from core_tuning.config import RUN_FILES
 from core_tuning.data import default_recipe
 from core_tuning.data.transforms import RECIPES
 from core_tuning.encoders import (
@@ -29,11 +30,7 @@ from core_tuning.encoders import (
 from core_tuning.errors import UserError
 from core_tuning.files import field, read_json
 from core_tuning.training.exported import build_classifier, load_model
-from core_tuning.training.randomness import (
-    random_states,
-    restore_random_states,
-    seed_everything,
-)
+from core_tuning.training.seeds import same_random_states, seed_everything
 
 from .attack.autoattack import EOT_PASSES
 from .attack.view import AttackView
@@ -132,10 +129,12 @@ def _load_run(options: RobustEvaluate, path: Path) -> Subject:
             )
     model, known = load_model(path)
     folder = path if path.is_dir() else path.parent
-    config, result = folder / "config.json", folder / "result.json"
+    marker, result = folder / RUN_FILES[0], folder / "result.json"
     made, selection = Made(), "unknown"
-    if config.exists():
-        made = from_json(Made, field(read_json(config), "config", dict, config), config)
+    if marker.exists():
+        stored = read_json(marker)
+        found = {name: stored[name] for name in ("seed", "data") if name in stored}
+        made = from_json(Made, {**field(stored, "options", dict, marker), **found}, marker)
     if result.exists():
         selection = field(read_json(result), "selection", str, result)
     dataset = options.dataset or known["dataset"]
@@ -308,12 +307,9 @@ class Randomness(NamedTuple):
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed the global generators, which a randomised model draws from; restore them afterwards."""
-    states = random_states()
-    seed_everything(seed)
-    try:
+    with same_random_states():
+        seed_everything(seed)
         yield
-    finally:
-        restore_random_states(states)
 
 
 def inspect_answers(model: nn.Module, images: Tensor, num_classes: int) -> Randomness:
@@ -330,8 +326,7 @@ def inspect_answers(model: nn.Module, images: Tensor, num_classes: int) -> Rando
         UserError: the model fails, or returns something else than finite logits (n, K), a batch
             norm is in training mode, a batch of one image fails, or the way back through the model.
     """
-    states = random_states()
-    try:
+    with same_random_states():
         # A model may fail in any way, and whatever it is, it cannot be evaluated.
         named = f"The model on images {tuple(images.shape)}"
         with torch.no_grad(), own_code(named, "check --image-size and the model"):
@@ -352,8 +347,6 @@ def inspect_answers(model: nn.Module, images: Tensor, num_classes: int) -> Rando
                 "it takes images in [0, 1]."
             )
         _check_gradient(model, images[:2])
-    finally:
-        restore_random_states(states)
     first = passes[0]
     scale = (first - first.mean(1, keepdim=True)).norm(dim=1)  # (n,)
     apart = (passes - first).norm(dim=2).amax(0)  # (n,)

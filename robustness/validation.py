@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from core_tuning.data.loading import load_batches
-from core_tuning.training.evaluation import Evaluation, Tally
-from core_tuning.training.randomness import derive_seed
+from core_tuning.training.evaluate import Evaluation, Tally
+from core_tuning.training.seeds import derive_seed
 
 from .attack.pgd import perturb
 from .attack.view import AttackView

@@ -2,85 +2,58 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from core_tuning.errors import UserError
-from core_tuning.options import Parser
-from core_tuning.training.options import HARMLESS, add_shared_options
+from core_tuning.config import COMMANDS as CORE_COMMANDS
+from core_tuning.config import MOVABLE
+from core_tuning.options import Options as DeclaredOptions
+from core_tuning.options import declared, to_argv
 
 FOLDER = "{folder}"
 Options = Mapping[str, Any]
 
-# Names of the options that `sweeps` may not import the parsers of; a test compares them.
-_ADVERSARIAL = (
-    "norm", "eps", "attack_steps", "step_size", "allow_large_eps", "adv_weight",
-    "adversarial_only", "eps_warmup", "attack_precision",
+# What the run itself says, and the budgets, which a definition gives as measures.
+_NOT_OF_EVALUATE = (
+    "model", "module", "encoder", "normalisation", "image_size", "dataset", "output", "resume",
+    "overwrite", "norm", "l2", "linf",
 )  # fmt: skip
-_EVALUATE = (
-    "transforms", "data_dir", "download", "split", "n", "seed", "attacks",
-    "attack_space", "square_queries", "masking_checks", "batch_size", "device", "workers",
-)  # fmt: skip
+# Of DomainBed's own train.py.
 _DOMAINBED = (
     "data_dir", "dataset", "algorithm", "task", "hparams", "hparams_seed", "steps",
     "checkpoint_freq", "test_envs", "holdout_fraction", "uda_holdout_fraction", "skip_model_save",
     "save_model_every_checkpoint", "workers",
 )  # fmt: skip
-_DG = (
-    "dataset", "data_dir", "algorithm", "test_envs", "hparams", "hparams_seed", "steps",
-    "checkpoint_freq", "holdout_fraction", "skip_model_save", "save_model_every_checkpoint",
-    "task", "augmented_validation", "skip_training_splits", "image_size", "device", "precision",
-    "workers", "memory", "checkpoint_minutes", "scan",
-)  # fmt: skip
 # What the sweep itself says of each run.
 _OWN = ("output", "seeds", "resume", "overwrite")
 COMMANDS = ("finetune", "dg", "domainbed", "robust")
-# Options that only have a form that switches them off.
-_ONLY_OFF = ("focal", "smooth_classifier", "masking_checks", "scan")
-_BOTH_FORMS = ("nesterov", "channels_last")
-# What a run may be moved to another machine with.
-NOT_IDENTITY = HARMLESS | {"device", "memory"}
+# What a run may be moved to another machine with; a checkpoint's path names what it starts from.
+NOT_IDENTITY = MOVABLE - {"pretrained"}
 
 
 @cache
-def _shared() -> tuple[str, ...]:
-    parser = Parser()
-    add_shared_options(parser)
-    return tuple(name for name in vars(parser.parse_args([])) if name not in _OWN)
-
-
 def known_options(command: str, *, adversarial: bool = True) -> tuple[str, ...]:
     """Names of the options that a definition may give the runs of a command."""
-    if command == "dg":
-        return _DG
     if command == "domainbed":
         return _DOMAINBED
-    return (*_ADVERSARIAL, *_shared()) if command == "robust" and adversarial else _shared()
+    options = declared(_options_class(command, adversarial))
+    return tuple(option.name for option in options if option.name not in _OWN)
 
 
+def _options_class(command: str, adversarial: bool) -> type[DeclaredOptions]:
+    """The options of what trains: a run of "robust" that is not adversarial is plain."""
+    if command == "robust":
+        command = "robust train" if adversarial else "finetune"
+    return CORE_COMMANDS[command].options_class()
+
+
+@cache
 def evaluate_options() -> tuple[str, ...]:
     """Names of the options of `core-tuning robust evaluate` that a definition may give."""
-    return _EVALUATE
-
-
-def check_name(name: str, known: Iterable[str], what: str, *, why: str = "") -> None:
-    """Raise a UserError with the nearest of the known names if this is none of them.
-
-    Args:
-        name: to check.
-        known: names.
-        what: begins the sentence, such as "table02.toml has an unknown key".
-        why: ends it where no name is near.
-    """
-    known = list(known)
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(known)}{why}."
-    raise UserError(f"{what} '{name}': {hint}")
+    options = declared(CORE_COMMANDS["robust evaluate"].options_class())
+    return tuple(option.name for option in options if option.name not in _NOT_OF_EVALUATE)
 
 
 def canonical(value: Any) -> Any:
@@ -97,15 +70,12 @@ def canonical(value: Any) -> Any:
 
 
 def to_flags(options: Options, *, separator: str = "-") -> tuple[str, ...]:
-    """The command line's form of options, such as {"lambda_n": 0.4} -> --lambda-n 0.4."""
+    """The form that options have on the command line of a program that declares none of them."""
     flags: list[str] = []
     for name, value in options.items():
         flag = name.replace("_", separator)
         if isinstance(value, bool):
-            if value and name not in _ONLY_OFF:
-                flags.append(f"--{flag}")
-            elif not value and name in (*_ONLY_OFF, *_BOTH_FORMS):
-                flags.append(f"--no-{flag}")
+            flags += [f"--{flag}"] if value else []
         elif isinstance(value, Mapping):
             flags += [f"--{flag}", json.dumps(value)]
         elif isinstance(value, list):
@@ -127,22 +97,24 @@ def steps_of(
         seed: of the run, and for domain generalisation of its splits too.
         adversarial: whether a run of "robust" is trained adversarially.
     """
-    text = str(seed)
-    if command == "dg":
-        folder = ("--output-dir", FOLDER, "--resume")
-        return (("dg", *to_flags(options), "--trial-seed", text, *folder),)
     if command == "domainbed":
         # DomainBed's own names; it cannot resume.
         flags = to_flags(options, separator="_")
-        seeds = ("--trial_seed", text, "--seed", text)
+        seeds = ("--trial_seed", str(seed), "--seed", str(seed))
         return (("domainbed", "train", *flags, *seeds, "--output_dir", FOLDER),)
-    words = ("robust", "train") if command == "robust" and adversarial else ("finetune",)
-    train = (*words, *to_flags(options), "--seeds", text, "--output", FOLDER, "--resume")
-    if command == "finetune":
+    cls = _options_class(command, adversarial)
+    words = {"robust": ("robust", "train") if adversarial else ("finetune",)}
+    train = (
+        *words.get(command, (command,)),
+        *to_argv(cls, {**options, "seeds": [seed], "output": FOLDER}),
+        "--resume",
+    )
+    if command != "robust":
         return (train,)
     place = {name: options[name] for name in ("data_dir", "download") if name in options}
-    flags = to_flags({**place, **evaluate})
-    return (train, ("robust", "evaluate", FOLDER, *flags, "--resume"))
+    cls = CORE_COMMANDS["robust evaluate"].options_class()
+    measure = to_argv(cls, {"model": FOLDER, **place, **evaluate})
+    return (train, ("robust", "evaluate", *measure, "--resume"))
 
 
 def done_file(command: str) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from core_tuning.errors import UserError
-
-from .arguments import check_name
+from core_tuning.options import check_name
 
 _TYPES = {dict: "a table", list: "a list", str: "a text", bool: "true or false"}
 # Options whose values are not single ones.

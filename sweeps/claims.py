@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core_tuning.errors import UserError
+from core_tuning.options import check_name
 from core_tuning.selection import RULES
 
-from .arguments import canonical, check_name
+from .arguments import canonical
 from .checking import check_keys, typed
 
 if TYPE_CHECKING:

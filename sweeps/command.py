@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from .arguments import check_name
+from core_tuning.options import check_name
 
 # Sub-command -> (module with main(argv), what it does).
 COMMANDS = {

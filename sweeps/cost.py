@@ -64,11 +64,15 @@ def _training(options: Options, sizes: Mapping[str, int], adversarial: bool) -> 
         step = attack + _TRAIN * (1 if options.get("adversarial_only") else 2)
         look = attack + 2
     trained = images * (1 - validation) * epochs
+    batch = _number(values, "batch_size")
+    if "steps" in options:
+        trained = _number(options, "steps") * batch
     if "limit_steps" in options:
-        trained = min(trained, _number(options, "limit_steps") * _number(values, "batch_size"))
-    looked = (
-        images * validation * epochs / max(1, _number(options, "eval_every", 1)) + sizes["test"]
-    )
+        trained = min(trained, _number(options, "limit_steps") * batch)
+    evaluations = trained / (images * (1 - validation))
+    if "eval_every" in options:
+        evaluations = trained / batch / max(1, _number(options, "eval_every"))
+    looked = images * validation * evaluations + sizes["test"]
     return step * trained + look * looked
 
 
@@ -89,7 +93,8 @@ def _domains(options: Options) -> float | None:
     domains, images = found
     steps = _number(options, "steps", _DG_STEPS)
     batch = _number(options.get("hparams", {}), "batch_size", _DG_BATCH)
-    evaluations = steps // max(1, _number(options, "checkpoint_freq", _DG_EVERY)) + 1
+    every = options.get("eval_every", options.get("checkpoint_freq", _DG_EVERY))
+    evaluations = steps // max(1, _number({"eval_every": every}, "eval_every")) + 1
     share = 1 - 0.8 * (domains - 1) / domains if options.get("skip_training_splits") else 1
     return _TRAIN * steps * batch * (domains - 1) + evaluations * images * share
 
@@ -147,7 +152,7 @@ def flop(run: Run) -> float | None:
     hparams = json.loads(given.get("--hparams", "{}"))
     is_dg = run.steps[0][0] in ("dg", "domainbed")
     dataset = given.get("--dataset", "EmojiDomains" if is_dg else "emoji_domains")
-    pretrained = hparams.get("checkpoint") if is_dg else given.get("--pretrained")
+    pretrained = hparams.get("checkpoint") or given.get("--pretrained")
     is_emoji = dataset in ("EmojiDomains", "emoji_domains")
     is_small = pretrained == "embedded" or (is_emoji and pretrained is None)
     encoder = hparams.get("encoder") or given.get("--encoder")

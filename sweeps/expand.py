@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core_tuning.errors import UserError
+from core_tuning.options import check_name
 
 from .arguments import (
     NOT_IDENTITY,
     canonical,
-    check_name,
     done_file,
     evaluate_options,
     known_options,

@@ -8,8 +8,8 @@ from importlib.resources import files
 from typing import Any
 
 from core_tuning.errors import UserError
+from core_tuning.options import check_name
 
-from .arguments import check_name
 from .expand import Cell, cell_names
 from .reading import Part
 

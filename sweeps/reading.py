@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from core_tuning.errors import UserError
 from core_tuning.files import require_file
+from core_tuning.options import check_name
 
-from .arguments import COMMANDS, canonical, check_name, evaluate_options, known_options
+from .arguments import COMMANDS, canonical, evaluate_options, known_options
 from .checking import check_distinct, check_keys, check_seeds, read_options, typed
 from .claims import FINDING, Claim, read_claims
 

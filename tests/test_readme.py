@@ -8,12 +8,18 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from core_tuning.config import COMMANDS
 from core_tuning.encoders import SmallResNet
 
 README = Path(__file__).parents[1] / "README.md"
-SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+TEXTS = [README, README.parent / "docs" / "finetune.md"]
+SNIPPETS = [
+    found
+    for path in TEXTS
+    for found in re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
+]
 
 
 def snippet(marker: str) -> str:
@@ -57,25 +63,18 @@ def test_there_are_no_other_snippets_than_those_run():
     assert len(SNIPPETS) == 3
 
 
-def test_load_snippet(tmp_path, monkeypatch):
-    import core_tuning.training.exported as exported
-    from core_tuning.encoders import ImageEncoder
-    from core_tuning.objectives import CrossEntropyLoss
-    from core_tuning.training import Learner
-
-    learner = Learner(ImageEncoder(SmallResNet()), torch.nn.Linear(128, 4, bias=False),
-                      CrossEntropyLoss())  # fmt: skip
-    facts = {"encoder": "small_resnet", "classes": list("abcd"), "mean": [0, 0, 0],
-             "std": [1, 1, 1], "image_size": 48, "transforms": "cifar", "dataset": "cifar10",
-             "seed": 0}  # fmt: skip
-    run = tmp_path / "runs" / "cifar10-core_tuning" / "seed-0"
-    run.mkdir(parents=True)
-    (run / "model.safetensors").write_bytes(learner.export(facts))
+def test_the_snippet_that_fine_tunes_and_loads(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    namespace = {"images": torch.rand(2, 3, 48, 48)}
-    exec(snippet("load_model"), namespace)
-    assert exported.load_model is namespace["load_model"]
-    assert namespace["logits"].shape == (2, 4)
+    code = snippet("load_model").replace("epochs=2", "limit_steps=1, workers=0")
+    image = Image.new("RGB", (48, 48), (200, 30, 60))
+    namespace = {"image": image}
+    exec(code, namespace)
+    assert namespace["result"].folder == Path("runs/emoji_domains-core_tuning")
+    assert namespace["logits"].shape == (1, 10)
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text().splitlines()) <= 150
 
 
 def test_every_command_is_in_the_table():
@@ -84,5 +83,6 @@ def test_every_command_is_in_the_table():
 
 
 def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text()):
-        assert (README.parent / target).exists(), target
+    for path in [README, *README.parent.glob("docs/*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
+            assert (path.parent / target).exists(), (path, target)

@@ -123,6 +123,17 @@ class ImageFiles(LabelledImages):
             turn=self.turn,
         )
 
+    def joined(self, others: Sequence[ImageFiles]) -> ImageFiles:
+        """Return these images and then those of others of the same data set."""
+        parts = [self, *others]
+        return ImageFiles(
+            [path for part in parts for path in part.paths],
+            [label for part in parts for label in part.labels],
+            self.classes,
+            root=self.root,
+            turn=self.turn,
+        )
+
     def identity(self) -> Iterator[bytes | memoryview]:
         sizes = each_file(
             self.paths,

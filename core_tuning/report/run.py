@@ -15,13 +15,8 @@ from .page import Figure, Page, Section, write_html
 from .tables import facts as facts_table
 
 if TYPE_CHECKING:
-    from core_tuning.training.evaluation import Evaluation
+    from core_tuning.training.evaluate import Evaluation
 
-# What `write_run_report` writes, as far as there is something to show.
-RUN_FILES = (
-    "report.html", "confusion.csv", "classes.csv", "figures/curves.png", "figures/confusion.png",
-    "figures/classes.png", "figures/worst.png",
-)  # fmt: skip
 # Above, a matrix takes more room than anyone reads.
 MOST_CLASSES_IN_FULL = 300
 MOST_CLASSES_DRAWN = 40

@@ -1,32 +1,70 @@
-"""Builds the data, encoder and objective that a command line describes."""
+"""Builds the data and the learner that a command's options describe."""
 
 from __future__ import annotations
 
-import argparse
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 from torch.utils.data import DataLoader
 
+from core_tuning.config import Model, Training
 from core_tuning.data import Splits, build_transforms, default_recipe, load_splits
-from core_tuning.data.images import LabelledImages
-from core_tuning.data.loading import SeededTransform, evaluation_loader
-from core_tuning.data.transforms import RECIPES
-from core_tuning.encoders import (
-    NO_NORMALISATION,
-    SMALL_ENCODER,
-    ImageEncoder,
-    Normalisation,
-    feature_dim,
+from core_tuning.data.images import LabelledImages, decode, decoded_bytes
+from core_tuning.data.loading import (
+    EpochSampler,
+    Key,
+    SeededTransform,
+    evaluation_loader,
+    image_loader,
 )
+from core_tuning.data.transforms import RECIPES
+from core_tuning.encoders import NO_NORMALISATION, Normalisation, feature_dim
 from core_tuning.errors import UserError
-from core_tuning.objectives import CEContrastiveLoss, CoreTuningLoss, CrossEntropyLoss
-from core_tuning.pretrained import EMBEDDED, RANDOM, default_encoder, load_image_encoder
+from core_tuning.methods import METHODS
+from core_tuning.pretrained import EMBEDDED, RANDOM, load_image_encoder
 
 from .learner import Learner
-from .randomness import seed_everything
+from .seeds import seed_everything
 
 NORMALISATIONS = {"checkpoint": None, "imagenet": Normalisation(), "none": NO_NORMALISATION}
+GIB = 2**30
+
+
+class EpochBatches:
+    """Batches of a data set, epoch after epoch in another order.
+
+    Args:
+        images: keyed by (index, seed of the augmentation).
+        sampler: of an epoch's keys.
+        steps: of the whole run.
+        workers: processes that load images.
+    """
+
+    def __init__(
+        self, images: SeededTransform, sampler: EpochSampler, steps: int, workers: int
+    ) -> None:
+        self.images = images
+        self.sampler = sampler
+        self.steps = steps
+        self.workers = workers
+
+    def loader(self, start: int) -> DataLoader:
+        """Load the batches from a step on."""
+        return image_loader(self.images, self._keys(start), self.workers)
+
+    def _keys(self, start: int) -> Iterator[list[Key]]:
+        for step in range(start, self.steps):
+            epoch, position = divmod(step, len(self.sampler))
+            if step == start or not position:
+                batches = self.sampler.batches(epoch, position)
+            yield next(batches)
+
+    def epoch(self, step: int) -> float:
+        """Return how often so many steps have seen the training data."""
+        return step / len(self.sampler)
 
 
 class Data(NamedTuple):
@@ -40,7 +78,7 @@ class Data(NamedTuple):
     image_size: int
 
 
-def build_data(options: argparse.Namespace, seed: int) -> Data:
+def build_data(options: Training, seed: int) -> Data:
     """Load the splits of one seed and put the transforms on them."""
     splits = load_splits(
         options.dataset,
@@ -60,6 +98,8 @@ def build_data(options: argparse.Namespace, seed: int) -> Data:
     transforms = build_transforms(recipe, options.image_size)
 
     def loader(images: LabelledImages) -> DataLoader:
+        if options.limit_steps is not None:
+            images = images.subset(_spread(len(images), options.limit_steps * options.batch_size))
         dataset = SeededTransform(images, transforms.evaluate)
         return evaluation_loader(dataset, options.batch_size, options.workers)
 
@@ -73,78 +113,84 @@ def build_data(options: argparse.Namespace, seed: int) -> Data:
     )
 
 
-def recipe_of(options: argparse.Namespace) -> str:
+def _spread(count: int, at_most: int) -> list[int]:
+    """Indices of so many images at most, spread evenly: data sets are sorted by class."""
+    chosen = min(count, at_most)
+    return [index * count // chosen for index in range(chosen)]
+
+
+def keep_in_memory(parts: list[SeededTransform], gib: float) -> None:
+    """Decode the images of several data sets once, where all of them fit into so much memory."""
+    if gib and sum(decoded_bytes(_images(part)) for part in parts) <= gib * GIB:
+        for part in parts:
+            part.dataset = decode(_images(part))
+
+
+def _images(part: SeededTransform) -> LabelledImages:
+    assert isinstance(part.dataset, LabelledImages)
+    return part.dataset
+
+
+def recipe_of(options: Training) -> str:
     """The name of the transforms that --transforms has, or stands for when it is left out."""
     return options.transforms or default_recipe(options.dataset)
 
 
-def image_size(options: argparse.Namespace) -> int:
+def image_size(options: Training) -> int:
     """Side of the network's input in pixels."""
     return options.image_size or RECIPES[recipe_of(options)][1]
 
 
-def build_learner(options: argparse.Namespace, num_classes: int, seed: int) -> tuple[Learner, str]:
+class Initial(NamedTuple):
+    """What an encoder's weights came from.
+
+    Attributes:
+        loaded: said in a few lines.
+        sha256: of the file; "embedded" or "random" where there is none.
+    """
+
+    loaded: str
+    sha256: str
+
+
+def build_learner(
+    options: Model, method: str, values: Mapping[str, Any], num_classes: int, side: int, seed: int
+) -> tuple[Learner, Initial]:
     """Build encoder, classifier and objective; random weights depend on the seed alone.
 
-    Returns:
-        The learner, and what its encoder was initialised from, for the results.
+    Args:
+        options: name the encoder and its checkpoint.
+        method: a key of METHODS.
+        values: hyper-parameters of the method.
+        num_classes: K.
+        side: of the images in pixels.
+        seed: of the run.
+
+    Raises:
+        UserError: there is no checkpoint, it does not fit, or a value is out of its range.
     """
     seed_everything(seed)
-    image_encoder, origin = build_image_encoder(options)
-    side = image_size(options)
-    trained = options.pretrained != RANDOM
-    dim = feature_dim(image_encoder.encoder, (side, side), trained=trained)
-    classifier = nn.Linear(dim, num_classes, bias=False)
-    return Learner(image_encoder, classifier, build_objective(options, dim, num_classes)), origin
-
-
-def build_image_encoder(options: argparse.Namespace) -> tuple[ImageEncoder, str]:
-    """Load the checkpoint that --pretrained names into the encoder that --encoder names."""
     pretrained = options.pretrained
     if pretrained is None:
-        if options.dataset != "emoji_domains":
-            raise UserError(
-                f"--pretrained is missing for {options.dataset}: name a self-supervised "
-                "checkpoint, or 'random' for an encoder without pre-training."
-            )
-        pretrained = EMBEDDED
-    return load_image_encoder(
-        options.encoder or default_encoder(pretrained),
-        pretrained,
-        normalisation=NORMALISATIONS[options.normalisation],
+        raise UserError(
+            "--pretrained is missing: name a self-supervised checkpoint, or 'random' for an "
+            "encoder without pre-training."
+        )
+    assert options.encoder is not None
+    image_encoder, origin = load_image_encoder(
+        options.encoder, pretrained, normalisation=NORMALISATIONS[options.normalisation]
     )
-
-
-def encoder_name(options: argparse.Namespace) -> str:
-    """The name that --encoder has, or stands for when it is left out."""
-    if options.encoder is not None:
-        return options.encoder
-    embedded = options.pretrained in (None, "embedded") and options.dataset == "emoji_domains"
-    return SMALL_ENCODER if embedded or options.pretrained == "embedded" else "resnet50"
-
-
-def build_objective(options: argparse.Namespace, dim: int, num_classes: int) -> nn.Module:
-    """The objective of --method, for features (n, dim)."""
-    if options.method == "ce":
-        return CrossEntropyLoss(num_classes, mixing=options.mixing, alpha=options.alpha)
-    shared: dict[str, Any] = {
-        "eta": options.eta,
-        "temperature": options.temperature,
-        "projection_dim": options.projection_dim,
-        "projection_depth": options.projection_depth,
-    }
-    if options.method == "ce_con":
-        return CEContrastiveLoss(dim, **shared)
-    return CoreTuningLoss(
-        dim,
-        num_classes,
-        **shared,
-        alpha=options.alpha,
-        lambda_n=options.lambda_n,
-        lambda_p=options.lambda_p,
-        focal=options.focal,
-        mixing=options.mixing,
-        positives=options.positives,
-        smooth_classifier=options.smooth_classifier,
-        variant=options.variant,
+    dim = feature_dim(image_encoder.encoder, (side, side), trained=pretrained != RANDOM)
+    classifier = nn.Linear(dim, num_classes, bias=False)
+    objective = METHODS[method].build(dim, num_classes, values)
+    learner = Learner(
+        image_encoder, classifier, objective, dropout=options.dropout, freeze_bn=options.freeze_bn
     )
+    return learner, Initial(origin, _sha256(pretrained))
+
+
+def _sha256(pretrained: str) -> str:
+    if pretrained in (EMBEDDED, RANDOM):
+        return pretrained
+    with Path(pretrained).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from core_tuning.checkpoint_recognition import facts_normalisation, run_facts
 from core_tuning.checkpoint_tensors import load_tensors
 from core_tuning.checkpoints import read_checkpoint
+from core_tuning.data import build_transforms
 from core_tuning.encoders import (
     ImageEncoder,
     Normalisation,
@@ -22,6 +24,8 @@ from core_tuning.encoders import (
 from core_tuning.errors import UserError, shown
 from core_tuning.files import field
 
+from .folder import MARKER
+
 MODEL = "model.safetensors"
 # What every run states of its model, and what reads it back relies on.
 _FACTS = {
@@ -30,7 +34,16 @@ _FACTS = {
 }  # fmt: skip
 
 
-def load_model(path: Path | str) -> tuple[nn.Sequential, dict[str, Any]]:
+class Facts(dict[str, Any]):
+    """What was exported with a model: encoder, classes, image_size, transforms, ..."""
+
+    @property
+    def transform(self) -> Callable[[Image.Image], Tensor]:
+        """Turns an RGB image into the model's input (3, h, w) in [0, 1], as evaluations do."""
+        return build_transforms(self["transforms"], self["image_size"]).evaluate
+
+
+def load_model(path: Path | str) -> tuple[nn.Sequential, Facts]:
     """Load a fine-tuned model.
 
     Args:
@@ -38,7 +51,7 @@ def load_model(path: Path | str) -> tuple[nn.Sequential, dict[str, Any]]:
 
     Returns:
         A module from images (n, 3, h, w) in [0, 1] to logits (n, K), in evaluation mode, and the
-        facts that were exported with it: encoder, classes, image_size, transforms, ...
+        facts that were exported with it; `facts.transform(image)` makes an input of a PIL image.
 
     Raises:
         UserError: there is no such file, no run of this package made it, or it is damaged.
@@ -48,7 +61,7 @@ def load_model(path: Path | str) -> tuple[nn.Sequential, dict[str, Any]]:
     facts = run_facts(contents, path)
     if facts is None or "classes" not in facts:
         raise UserError(
-            f"{path} is no fine-tuned model of this package: expected one written by "
+            f"{path} is not a fine-tuned model of this package: expected one written by "
             "'core-tuning finetune' or 'robust train'; 'core-tuning inspect' says what it is."
         )
     for name, kind in _FACTS.items():
@@ -68,7 +81,7 @@ def load_model(path: Path | str) -> tuple[nn.Sequential, dict[str, Any]]:
             f"{path} is damaged (it names {len(classes)} classes and tells {rows} apart): expected "
             "what a run writes; copy it again."
         )
-    return model.eval(), facts
+    return model.eval(), Facts(facts)
 
 
 def model_file(path: Path, name: str) -> Path:
@@ -79,7 +92,7 @@ def model_file(path: Path, name: str) -> Path:
     """
     try:
         file = path / name if path.is_dir() else path
-        is_there, is_run = file.exists(), (path / "config.json").is_file()
+        is_there, is_run = file.exists(), (path / MARKER).is_file()
     except (OSError, ValueError):
         # What no file can be called is refused where it is opened.
         return path

@@ -23,10 +23,10 @@ import torch
 import core_tuning
 from core_tuning.checkpoint_recognition import RUN_CHECKPOINT_KEY, RUN_CHECKPOINT_VERSION
 from core_tuning.checkpoints import read_checkpoint
+from core_tuning.config import MOVABLE, RUN_FILES
 from core_tuning.errors import UserError
 from core_tuning.files import (
     append_line,
-    csv_bytes,
     field,
     held,
     read_json,
@@ -35,25 +35,30 @@ from core_tuning.files import (
     require_file,
     write_atomically,
     write_json,
-    write_lines,
     writing,
 )
+from core_tuning.report import RUN_FILES as REPORT_FILES
 
 VERSIONED = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 MADE_BY = "core-tuning"
 FORMAT_VERSION = 1
+MARKER = RUN_FILES[0]
 # What every kind of run may write, as patterns below its folder; the marker itself comes last.
 FILES = (
-    "metrics.jsonl", "checkpoint.pt", "model.safetensors", "result.json",
-    "confusion.csv", "figures/confusion.png", "tensorboard/events.out.tfevents.*",
-    "config.json",
+    "metrics.jsonl", "checkpoint.pt", "model.safetensors", "last.safetensors", "result.json",
+    *REPORT_FILES, "tensorboard/events.out.tfevents.*", MARKER,
 )  # fmt: skip
+# What every line of the metrics has.
+_LINE: dict[str, type | tuple[type, ...]] = {
+    "step": int, "epoch": (int, float), "train": dict, "seconds": (int, float),
+}  # fmt: skip
+_NOT_OF_THE_RUN = ("made_by", "format_version", "environments", "files")
 # What an environment changes in the last bits of a result.
 _DECIDING = ("threads", "device", "torch", "core-tuning")
 
 
 def environment() -> dict[str, Any]:
-    """Versions, platform and command line of this process, for config.json."""
+    """Versions, platform and command line of this process, for run.json."""
     return {
         "command": shlex.join(["core-tuning", *sys.argv[1:]]),
         "python": platform.python_version(),
@@ -66,11 +71,13 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    """Name the values inside of dictionaries `outer.inner`, so that a message is about one."""
+def _flat(run: dict[str, Any]) -> dict[str, Any]:
+    """Name options by themselves and other values `outer.inner`, so that a message is about one."""
     flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
+    for key, value in run.items():
+        if key == "options":
+            flat |= value
+        elif isinstance(value, dict):
             flat |= {f"{key}.{inner}": each for inner, each in value.items()}
         else:
             flat[key] = value
@@ -84,15 +91,18 @@ class RunFolder:
         path: the folder; `start` or `resume` prepares it.
         files: what is written into it besides `FILES`, as patterns. Nothing else in it is ever
             deleted.
+        last: the file that is written last.
     """
 
-    def __init__(self, path: Path, files: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, files: Sequence[str] = (), last: str = REPORT_FILES[-1]) -> None:
         self.path = path
+        self.last = last
         self.files = [*files, *FILES]
-        self.config_path = path / "config.json"
+        self.marker_path = path / MARKER
         self.metrics_path = path / "metrics.jsonl"
         self.checkpoint_path = path / "checkpoint.pt"
         self.model_path = path / "model.safetensors"
+        self.last_path = path / "last.safetensors"
         self.result_path = path / "result.json"
 
     @contextmanager
@@ -111,8 +121,12 @@ class RunFolder:
                 remove_unfinished(self.path / name)
             yield
 
-    def start(self, config: dict[str, Any], *, overwrite: bool = False) -> None:
-        """Make the folder and write config.json.
+    def start(self, run: dict[str, Any], *, overwrite: bool = False) -> None:
+        """Make the folder and write run.json.
+
+        Args:
+            run: how it is made: its "command", "options" and "seed", its "data" and so on.
+            overwrite: replace a run that is there.
 
         Raises:
             UserError: the folder holds something and `overwrite` is not given, or nothing can
@@ -123,7 +137,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.is_free():
                 self._replace()
-        self._write_config(config, [])
+        self._write_marker(run, [])
 
     def _replace(self) -> None:
         """Move what the marker lists aside, then delete it; what is not listed stays."""
@@ -139,12 +153,12 @@ class RunFolder:
         """The files in the folder that its marker lists."""
         root = self.path.resolve()
         found = []
-        for pattern in field(self._read_marker(), "files", list, self.config_path):
+        for pattern in field(self._read_marker(), "files", list, self.marker_path):
             try:
                 found += sorted(self.path.glob(str(pattern)))
             except (ValueError, NotImplementedError) as error:
                 raise UserError(
-                    f"{self.config_path} is damaged ({pattern!r} among its files is not a pattern "
+                    f"{self.marker_path} is damaged ({pattern!r} among its files is not a pattern "
                     "below the folder): name another folder with --output."
                 ) from error
         return [
@@ -159,6 +173,10 @@ class RunFolder:
         return not self.path.is_dir() or all(
             entry.name.startswith(".") for entry in self.path.iterdir()
         )
+
+    def is_finished(self) -> bool:
+        """Whether the run has written all that it writes."""
+        return self.result_path.exists() and (self.path / self.last).exists()
 
     def check_start(self, *, overwrite: bool = False) -> None:
         """Raise the UserError that `start` would raise about what is there, changing nothing."""
@@ -185,22 +203,22 @@ class RunFolder:
                 "it: start the command from elsewhere, or name another with --output."
             )
 
-    def resume(self, config: dict[str, Any], *, may_differ: frozenset[str] = frozenset()) -> None:
-        """Check that the folder holds a run of this configuration, and note this environment.
+    def resume(self, run: dict[str, Any], *, may_differ: frozenset[str] = MOVABLE) -> None:
+        """Check that the folder holds this run, and note this environment.
 
         Prints a warning where the environment is another in what changes a result's last bits.
 
         Args:
-            config: of this run.
-            may_differ: keys that change nothing in the result.
+            run: as in `start`.
+            may_differ: options that may be others than they were.
 
         Raises:
-            UserError: there is no run, or its configuration is another.
+            UserError: there is no run, or it is another.
         """
-        self.check_resume(config, may_differ=may_differ)
+        self.check_resume(run, may_differ=may_differ)
         earlier = self._earlier_environments()
         now = environment()
-        last = earlier[-1] if earlier else now
+        last = earlier[-1]
         for name in _DECIDING:
             before = last.get(name)
             if before != now[name]:
@@ -209,78 +227,80 @@ class RunFolder:
                     "the result will differ in its last bits from that of an uninterrupted run.",
                     file=sys.stderr,
                 )
-        self._write_config(config, earlier)
+        self._write_marker(run, earlier)
 
-    def check_resume(
-        self, config: dict[str, Any], *, may_differ: frozenset[str] = frozenset()
-    ) -> None:
+    def check_resume(self, run: dict[str, Any], *, may_differ: frozenset[str] = MOVABLE) -> None:
         """Raise the UserErrors that `resume` would raise, changing nothing."""
-        before, config = _flat(self.read_config()), _flat(config)
+        before, now = _flat(self.read_run()), _flat(run)
         self._earlier_environments()
-        for key in sorted(before.keys() | config.keys()):
-            if key not in may_differ and before.get(key) != config.get(key):
+        # An option that both have is more likely to be the one that was changed.
+        for key in sorted(before.keys() & now.keys()) + sorted(before.keys() ^ now.keys()):
+            if key not in may_differ and before.get(key) != now.get(key):
                 raise UserError(
                     f"The run in {self.path} was started with {key} = {before.get(key)!r}, not "
-                    f"{config.get(key)!r}: resume it with the same options, or start another "
+                    f"{now.get(key)!r}: resume it with the same options, or start another "
                     "with --output."
                 )
 
     def _earlier_environments(self) -> list[dict[str, Any]]:
-        earlier = field(self._read_marker(), "environments", list, self.config_path)
-        for each in earlier:
-            field({"environments": each}, "environments", dict, self.config_path)
+        earlier: list[Any] = field(self._read_marker(), "environments", list, self.marker_path)
+        for each in earlier or [None]:
+            field({"environments": each}, "environments", dict, self.marker_path)
         return earlier
 
-    def _write_config(self, config: dict[str, Any], earlier: list[dict[str, Any]]) -> None:
+    def _write_marker(self, run: dict[str, Any], earlier: list[dict[str, Any]]) -> None:
         now = environment()
         contents = {
             "made_by": MADE_BY,
             "format_version": FORMAT_VERSION,
-            "config": config,
+            **run,
             "environments": earlier if now in earlier[-1:] else [*earlier, now],
             "files": self.files,
         }
         # First of all, so that whatever stops this leaves a folder that is known for a run's.
-        write_json(self.config_path, contents)
+        write_json(self.marker_path, contents)
         with writing(self.path):
             (self.path / "figures").mkdir(exist_ok=True)
 
     def _read_marker(self) -> dict[str, Any]:
-        if not self.config_path.exists():
+        if not self.marker_path.exists():
             raise UserError(
-                f"The folder {self.path} is not empty and is not a run's (it has no config.json): "
+                f"The folder {self.path} is not empty and is not a run's (it has no run.json): "
                 "name another with --output."
             )
-        contents = read_json(self.config_path)
+        contents = read_json(self.marker_path)
         if contents.get("made_by") != MADE_BY:
             raise UserError(
-                f"The folder {self.path} is not a run's (its config.json is another program's): "
+                f"The folder {self.path} is not a run's (its run.json is another program's): "
                 "name another with --output."
             )
         version = contents.get("format_version")
         if version != FORMAT_VERSION:
             raise UserError(
-                f"{self.config_path} has the format version {version!r}, and this version of "
+                f"{self.marker_path} has the format version {version!r}, and this version of "
                 f"core-tuning reads {FORMAT_VERSION}: use the one that wrote it."
             )
         return contents
 
-    def read_config(self) -> dict[str, Any]:
-        """Return the configuration that the run was started with."""
-        if not self.config_path.exists():
+    def read_run(self) -> dict[str, Any]:
+        """Return how the run was made, as it was given to `start`.
+
+        Raises:
+            UserError: there is no run, or run.json is damaged.
+        """
+        if not self.marker_path.exists():
             raise UserError(
-                f"{self.path} is not a run's folder: it has no config.json; "
+                f"{self.path} is not a run's folder: it has no {MARKER}; "
                 "leave out --resume to start one."
             )
-        return field(self._read_marker(), "config", dict, self.config_path)
+        run = self._read_marker()
+        field(run, "options", dict, self.marker_path)
+        return {name: value for name, value in run.items() if name not in _NOT_OF_THE_RUN}
 
-    def write_json(self, path: Path, contents: dict[str, Any]) -> None:
-        """Write a JSON file of this folder."""
-        write_json(path, contents)
-
-    def write_csv(self, name: str, rows: list[list[Any]]) -> None:
-        """Write a table of this folder."""
-        write_atomically(self.path / name, csv_bytes(rows))
+    def command(self) -> str:
+        """The command line that the run was started with, to be pasted into a shell."""
+        first = self._earlier_environments()[0]
+        return str(field(first, "command", str, self.marker_path))
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
@@ -290,18 +310,9 @@ class RunFolder:
         """Return the lines of metrics.jsonl; a last line cut short by a kill is left out."""
         lines = read_lines(self.metrics_path)
         for line in lines:
-            field(line, "step", int, self.metrics_path)
+            for name, kind in _LINE.items():
+                field(line, name, kind, self.metrics_path)
         return lines
-
-    def forget_metrics_after(self, step: int) -> None:
-        """Drop the lines that a resumed run will write again."""
-        write_lines(
-            self.metrics_path, [line for line in self.read_metrics() if line["step"] <= step]
-        )
-
-    def save_model(self, contents: bytes) -> None:
-        """Replace model.safetensors."""
-        write_atomically(self.model_path, contents)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace checkpoint.pt."""

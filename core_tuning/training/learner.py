@@ -11,6 +11,15 @@ from torch import Tensor, nn
 
 from core_tuning.encoders import ImageEncoder, classifier_name
 
+BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def keep_statistics(module: nn.Module) -> None:
+    """Let batch norm use its running statistics, and keep them as they are."""
+    for each in module.modules():
+        if isinstance(each, BATCH_NORM):
+            each.eval()
+
 
 class Learner(nn.Module):
     """An image encoder, a linear classifier without bias, and the objective that trains them.
@@ -18,20 +27,37 @@ class Learner(nn.Module):
     Args:
         image_encoder: images (n, 3, h, w) in [0, 1] to features (n, d).
         classifier: features (n, d) to logits (n, K).
-        objective: one of `core_tuning.objectives`, with its projection head.
+        objective: that of a method, with its projection head.
+        dropout: probability with which a feature is dropped in training.
+        freeze_bn: whether batch norm keeps its running statistics in training.
     """
 
     def __init__(
-        self, image_encoder: ImageEncoder, classifier: nn.Linear, objective: nn.Module
+        self,
+        image_encoder: ImageEncoder,
+        classifier: nn.Linear,
+        objective: nn.Module,
+        *,
+        dropout: float = 0.0,
+        freeze_bn: bool = False,
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
+        self.dropout = nn.Dropout(dropout)
         self.classifier = classifier
         self.objective = objective
+        self.freeze_bn = freeze_bn
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images (n, 3, h, w) in [0, 1]: logits (n, K)."""
-        return self.classifier(self.image_encoder(images))
+        return self.classifier(self.dropout(self.image_encoder(images)))
+
+    def train(self, mode: bool = True) -> Learner:
+        """Set the mode; batch norm that is frozen keeps its statistics."""
+        super().train(mode)
+        if self.freeze_bn:
+            keep_statistics(self.image_encoder)
+        return self
 
     def exported(self) -> dict[str, Tensor]:
         """Encoder and classifier under the names of torchvision or timm.

@@ -1,137 +1,208 @@
-"""The training loop: epochs of seeded batches on `accelerate`, resumable at any step.
+"""The one training loop: seeded steps on `accelerate`, evaluated at intervals, resumable anywhere.
 
-Whatever a step draws at random (batch, augmentations, mined negatives, mixing factors) follows
-from the seed and the step's number alone, so that a resumed run repeats what an uninterrupted
-one would have done.
+Whatever a step draws at random (batch, augmentations, dropout, mined negatives, mixing factors)
+follows from the seed and the step's number alone, so that a resumed run repeats what an
+uninterrupted one would have done.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader
 
-from core_tuning.data.loading import EpochSampler, Key, image_loader, load_batches
+from core_tuning.config import TrainingOptions
+from core_tuning.data.loading import load_batches
 from core_tuning.errors import UserError
 from core_tuning.stopping import Stopped, undisturbed
 
-from .batch_change import BatchChange, ChangedBatch
-from .evaluation import Evaluated
-from .folder import RunFolder
+from .evaluate import Evaluated
 from .learner import Learner
+from .optimisation import make_accelerator, make_optimizer, rate
 from .progress import Progress
-from .randomness import derive_seed
-from .schedules import SCHEDULES
-from .settings import Settings, make_accelerator, make_optimizer
+from .seeds import derive_seed
 from .state import TrainingState
 
-Validate = Callable[[Learner], Evaluated]
-EpochHook = Callable[[dict[str, Any]], None]
+
+class Batches(Protocol):
+    """Where the batches of a run come from.
+
+    Attributes:
+        steps: optimiser steps of the whole run.
+    """
+
+    steps: int
+
+    def loader(self, start: int) -> DataLoader:
+        """Load the batches (images (n, 3, h, w) in [0, 1], labels (n,)) from a step on."""
+
+    def epoch(self, step: int) -> float:
+        """Return how often so many steps have seen the training data."""
+
+
+class ChangedBatch(NamedTuple):
+    """Images (m, 3, h, w) in [0, 1], labels (m,), and weights (m,) of the objective or None."""
+
+    images: Tensor
+    labels: Tensor
+    weights: Tensor | None = None
+
+
+class BatchChange(Protocol):
+    """Changes micro-batches on the device, and measures what the log should say of them.
+
+    Attributes:
+        figures: names of what `measure` returns, for the progress bar and the metrics.
+    """
+
+    figures: tuple[str, ...]
+
+    def change(
+        self, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: float
+    ) -> ChangedBatch:
+        """Change images (n, 3, h, w) and labels (n,).
+
+        Args:
+            images: in [0, 1].
+            labels: of the images.
+            generator: seeded by the run's seed and the step alone.
+            epoch: epochs trained so far, a fraction in the middle of one.
+        """
+
+    def measure(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return each of `figures` for the logits (m, K) of the last changed batch, on its device.
+
+        They are averaged until an evaluation, each batch weighing as much as it has images.
+        """
+
+
+class Evaluator(NamedTuple):
+    """What is measured while a run goes on, and when.
+
+    Attributes:
+        measure: evaluates a learner, and its score selects the model; None keeps the last one.
+        every: optimiser steps between evaluations; there is one after the last step anyway.
+        first: whether the first step is followed by one, and each `every` steps after that, as in
+            DomainBed; or else step `every` is.
+    """
+
+    measure: Callable[[Learner, int], Evaluated] | None
+    every: int
+    first: bool = False
+
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether there is an evaluation after so many steps."""
+        return step == steps or (step - int(self.first)) % self.every == 0
+
+
+class Recorder(Protocol):
+    """Keeps what a run makes: its checkpoint, its metrics and its models."""
+
+    def load(self, names: list[str]) -> dict[str, Any] | None:
+        """Return the last checkpoint, which has these names, or None."""
+
+    def go_on(self, state: TrainingState) -> None:
+        """Forget what was recorded after the step that the state goes on from."""
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint."""
+
+    def keep_model(self, learner: Learner, step: int, *, best: bool, last: bool) -> None:
+        """Keep the model of an evaluation, if it is to be kept: the best so far, or the last."""
+
+    def record(self, line: dict[str, Any], measured: Evaluated | None) -> str:
+        """Write down an evaluation; return what is to be said of it in a line."""
+
+    def advice(self) -> str:
+        """Say what may help where a loss is not finite, and what is kept."""
 
 
 def fit(
     learner: Learner,
-    train: Dataset,
-    validate: Validate | None,
-    settings: Settings,
-    folder: RunFolder,
+    batches: Batches,
+    evaluator: Evaluator,
+    settings: TrainingOptions,
+    recorder: Recorder,
     *,
-    facts: dict[str, Any],
+    seed: int,
     change: BatchChange | None = None,
-    on_epoch: EpochHook | None = None,
     label: str = "training",
 ) -> TrainingState:
-    """Train a learner, from the folder's checkpoint if it has one.
+    """Train a learner, from the recorder's checkpoint if it has one.
 
     Args:
         learner: moved to the device and trained in place.
-        train: data set of (image (3, h, w) in [0, 1], label), keyed by (index, seed).
-        validate: evaluates a learner on the validation split: this one, or its average where
-            `settings.ema` asks for that; None trains without one.
-        settings: how to optimise.
-        folder: a started or resumed run folder; receives metrics, checkpoints, and the model of
-            the best validation score (of the last epoch if there is no validation split).
-        facts: written into the exported model's metadata.
+        batches: of images and labels.
+        evaluator: says what is measured and when, of the learner or, with `settings.ema`, of its
+            average.
+        settings: how to optimise, and on what.
+        recorder: receives metrics, checkpoints and models.
+        seed: of everything that is drawn at random.
         change: changes each micro-batch on the device before the forward pass.
-        on_epoch: called with each line of metrics.jsonl.
         label: in front of the progress bar.
 
     Raises:
-        UserError: a loss is not finite (the last good checkpoint is kept), the device is
-            missing, or a batch is larger than the training data.
+        UserError: a loss is not finite (the last good checkpoint is kept), or the device is
+            missing.
         Stopped: a signal asked for it, between steps or in an evaluation; all is saved.
     """
-    run = _Run(learner, train, validate, settings, folder, facts, change)
-    progress = Progress(run.batches.steps, run.state.step, label)
+    run = _Run(learner, batches, evaluator, settings, recorder, seed, change)
+    state = run.state
+    # Before the bar, because some sources read their images with a bar of their own.
+    loader = batches.loader(state.step)
+    progress = Progress(batches.steps, state.step, label)
     try:
-        while run.state.epoch < run.batches.epochs:
-            for images, labels in load_batches(run.loader):
-                with undisturbed():
-                    run.step(images, labels)
-                    if progress.advance():
-                        progress.show(**run.state.averages())
-                        run.check_finite()
-                    run.save_if_due()
-            line = run.finish_epoch()
-            if on_epoch is not None:
-                on_epoch(line)
+        # Stopped in the middle of an evaluation, whose step was saved before it.
+        if run.is_due() and state.recorded < state.step:
+            progress.say(run.evaluate())
+        began = time.monotonic()
+        for images, labels in load_batches(loader):
+            with undisturbed():
+                run.step(images, labels)
+                state.step_seconds += time.monotonic() - began
+                if progress.advance():
+                    progress.show(**state.averages())
+                    run.check_finite()
+            if run.is_due():
+                # Kept before, because whatever ends this process in there ends it for good.
+                run.save()
+                progress.say(run.evaluate())
+            elif run.minutes_since_saving() >= settings.checkpoint_minutes:
+                run.save()
+            began = time.monotonic()
     except Stopped:
         with undisturbed():
             run.save()
         raise
     finally:
         progress.close()
-    return run.state
-
-
-class _Batches:
-    """Keys of the batches that are left of the state's epoch; none if only its end is left."""
-
-    def __init__(self, sampler: EpochSampler, steps: int, state: TrainingState) -> None:
-        self.sampler = sampler
-        self.steps = steps
-        self.epochs = -(-steps // len(sampler))
-        self.state = state
-
-    def last_finished_step(self) -> int:
-        """Return the step of the last metrics line; a line written after it will come again."""
-        return min(self.state.epoch * len(self.sampler), self.steps)
-
-    def _start(self) -> int:
-        return self.state.step - self.state.epoch * len(self.sampler)
-
-    def __len__(self) -> int:
-        return min(len(self.sampler) - self._start(), self.steps - self.state.step)
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return islice(self.sampler.batches(self.state.epoch, self._start()), len(self))
+    return state
 
 
 class _Run:
-    """What `fit` works on: the state, the batches and the folder."""
+    """What `fit` works on."""
 
     def __init__(
         self,
         learner: Learner,
-        train: Dataset,
-        validate: Validate | None,
-        settings: Settings,
-        folder: RunFolder,
-        facts: dict[str, Any],
+        batches: Batches,
+        evaluator: Evaluator,
+        settings: TrainingOptions,
+        recorder: Recorder,
+        seed: int,
         change: BatchChange | None,
     ) -> None:
+        self.batches = batches
+        self.evaluator = evaluator
         self.settings = settings
-        self.folder = folder
-        self.facts = facts
-        self.validate = validate
+        self.recorder = recorder
+        self.seed = seed
         self.change = change
-        self.accelerator: Accelerator = make_accelerator(settings)
+        self.accelerator = make_accelerator(settings.device, settings.precision)
         device = self.accelerator.device
         learner.to(device)
         if settings.channels_last:
@@ -145,50 +216,31 @@ class _Run:
             ema=settings.ema,
             figures=change.figures if change else (),
         )
-        self.encode = (
-            torch.compile(learner.image_encoder) if settings.compile else learner.image_encoder
-        )
+        encoder = learner.image_encoder
+        self.encode = torch.compile(encoder) if settings.compile else encoder
         self.generator = torch.Generator(device)
-        checkpoint = folder.load_checkpoint(self.state.state_dict())
+        checkpoint = recorder.load(list(self.state.state_dict()))
         if checkpoint is not None:
             self.state.load_state_dict(checkpoint)
-        self._check_metrics()
-        self._load_batches(train)
-        folder.forget_metrics_after(self.batches.last_finished_step())
-        self.started = time.monotonic()
-        self.saved_at = self.started
+        recorder.go_on(self.state)
+        self.started = self.saved_at = time.monotonic()
 
-    def _check_metrics(self) -> None:
-        """Stop where a line is lost: whatever reads them would take the run for a shorter one."""
-        epochs = [line.get("epoch") for line in self.folder.read_metrics()]
-        for epoch in range(1, self.state.epoch + 1):
-            if epoch not in epochs:
-                raise UserError(
-                    f"{self.folder.metrics_path} lacks the line of epoch {epoch}, which the run "
-                    "has finished: restore the file, or start again with --overwrite."
-                )
-
-    def _load_batches(self, train: Dataset) -> None:
-        settings = self.settings
-        images = len(train)  # type: ignore[arg-type]
-        sampler = EpochSampler(images, settings.batch_size, settings.seed)
-        steps = settings.epochs * len(sampler)
-        if settings.limit_steps is not None:
-            steps = min(steps, settings.limit_steps)
-        self.batches = _Batches(sampler, steps, self.state)
-        self.loader = image_loader(train, self.batches, settings.workers, keep_workers=True)
+    def is_due(self) -> bool:
+        """Whether an evaluation follows the last step."""
+        step = self.state.step
+        return step > 0 and self.evaluator.is_due(step, self.batches.steps)
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """Take one optimiser step on images (n, 3, h, w) in [0, 1] and labels (n,)."""
         settings, state = self.settings, self.state
-        done = state.step / self.batches.steps
         for group in state.optimizer.param_groups:
-            group["lr"] = settings.lr * SCHEDULES[settings.schedule](done)
-        parts = zip(
-            images.chunk(settings.accumulate), labels.chunk(settings.accumulate), strict=True
-        )
-        for number, (part, part_labels) in enumerate(parts):
-            self._backward(part, part_labels, number)
+            group["lr"] = rate(settings, state.step, self.batches.steps)
+        # Layers such as dropout draw from the global generator.
+        torch.manual_seed(derive_seed(self.seed, state.step))
+        for number in range(settings.accumulate):
+            # Each micro-batch has images of every domain, which follow each other.
+            part = slice(number, None, settings.accumulate)
+            self._backward(images[part].contiguous(), labels[part].contiguous(), number)
         state.optimizer.step()
         state.optimizer.zero_grad()
         state.update_average()
@@ -198,10 +250,10 @@ class _Run:
         state, device = self.state, self.accelerator.device
         images = images.to(device, non_blocking=True)
         labels = labels.to(device, non_blocking=True)
-        self.generator.manual_seed(derive_seed(self.settings.seed, state.step, number))
+        self.generator.manual_seed(derive_seed(self.seed, state.step, number))
         batch = ChangedBatch(images, labels)
         if self.change is not None:
-            epoch = state.step / len(self.batches.sampler)
+            epoch = self.batches.epoch(state.step)
             batch = self.change.change(images, labels, self.generator, epoch)
         images = batch.images
         if self.settings.channels_last:
@@ -209,7 +261,7 @@ class _Run:
         learner = state.learner
         with self.accelerator.autocast():
             terms = learner.objective(
-                self.encode(images),
+                learner.dropout(self.encode(images)),
                 batch.labels,
                 learner.classifier,
                 generator=self.generator,
@@ -221,71 +273,49 @@ class _Run:
             figures = self.change.measure(terms.logits.detach(), batch.labels)
         state.count(terms, batch.labels, figures)
 
-    def check_finite(self) -> None:
-        """Stop the run if a loss was not finite; what is saved is older and good."""
-        bad_step = self.state.first_bad_step()
-        if bad_step is not None:
-            raise self._not_finite(f"The loss is not finite at step {bad_step}")
+    def check_finite(self, *, weights: bool = False) -> None:
+        """Stop the run unless losses, or losses and weights, are finite: nothing else is kept."""
+        what = self.state.what_is_not_finite(weights=weights)
+        if what:
+            raise UserError(f"{what}: {self.recorder.advice()}")
 
-    def check_good(self) -> None:
-        """Stop the run unless losses and weights are finite: nothing else is kept."""
-        self.check_finite()
-        # A finite loss may have a gradient that is not.
-        if not self.state.has_finite_weights():
-            raise self._not_finite(f"The weights are not finite after step {self.state.step}")
-
-    def _not_finite(self, what: str) -> UserError:
-        kept = "no checkpoint was written before that"
-        if self.folder.checkpoint_path.exists():
-            kept = f"the last good checkpoint is kept in {self.folder.path}"
-        return UserError(
-            f"{what}: lower --lr (now {self.settings.lr}) or --eta and start anew; {kept}."
-        )
-
-    def save_if_due(self) -> None:
-        """Save in the middle of an epoch, if the last checkpoint is old enough."""
-        if time.monotonic() - self.saved_at >= 60 * self.settings.checkpoint_minutes:
-            self.save()
+    def minutes_since_saving(self) -> float:
+        """Minutes that would be lost if the process ended now."""
+        return (time.monotonic() - self.saved_at) / 60
 
     def save(self) -> None:
-        """Replace the folder's checkpoint, if the state is good."""
-        self.check_good()
-        now = time.monotonic()
-        self.state.seconds += now - self.started
-        self.started = self.saved_at = now
-        self.folder.save_checkpoint({**self.state.state_dict(), "config": self.facts})
+        """Replace the checkpoint, if the state is good."""
+        with undisturbed():
+            self.check_finite(weights=True)
+            now = time.monotonic()
+            self.state.seconds += now - self.started
+            self.started = self.saved_at = now
+            self.recorder.save(self.state.state_dict())
 
-    def finish_epoch(self) -> dict[str, Any]:
-        """Evaluate, write the metrics, export the model if it is the best, and save."""
-        state, settings = self.state, self.settings
-        epoch = state.epoch + 1
+    def evaluate(self) -> str:
+        """Measure, write it down, keep the model if it is the best, and save; say what came."""
+        state = self.state
+        last = state.step == self.batches.steps
         line: dict[str, Any] = {
-            "epoch": epoch,
             "step": state.step,
+            "epoch": round(self.batches.epoch(state.step), 4),
             "lr": state.optimizer.param_groups[0]["lr"],
             "train": state.averages(),
-            "seconds": round(state.seconds + time.monotonic() - self.started, 2),
+            "step_time": state.step_seconds / max(1, state.step - state.recorded),
         }
-        is_last = state.step == self.batches.steps
-        validation = None
-        if self.validate is not None and (is_last or epoch % settings.eval_every == 0):
-            # Kept before, because whatever ends this process in an evaluation ends it for good.
-            self.save()
-            validation = self.validate(state.evaluated)
-            line["validation"] = validation.summary()
+        measure = self.evaluator.measure
+        measured = None if measure is None else measure(state.evaluated, state.step)
+        if measured is not None:
+            line["validation"] = measured.summary()
+        line["seconds"] = round(state.seconds + time.monotonic() - self.started, 2)
         with undisturbed():
-            self.check_good()
-            if self.validate is None:
-                self._export(epoch)
-            elif validation is not None and validation.score > state.best_score:
-                state.best_score = validation.score
-                self._export(epoch)
-            self.folder.append_metrics(line)
-            state.epoch = epoch
-            state.begin_epoch()
+            self.check_finite(weights=True)
+            best = last if measured is None else measured.score > state.best_score
+            if best:
+                state.best_step = state.step
+                state.best_score = state.best_score if measured is None else measured.score
+            self.recorder.keep_model(state.evaluated, state.step, best=best, last=last)
+            said = self.recorder.record(line, measured)
+            state.count_anew()
             self.save()
-        return line
-
-    def _export(self, epoch: int) -> None:
-        self.state.best_epoch = epoch
-        self.folder.save_model(self.state.evaluated.export({**self.facts, "epoch": epoch}))
+        return said

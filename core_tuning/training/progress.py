@@ -1,4 +1,4 @@
-"""The progress bar of a run: step, time left, and the loss terms."""
+"""What a run shows while it goes on: a bar on a terminal, and a line an evaluation anywhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ SECONDS_BETWEEN_READINGS = 1.0
 class Progress:
     """A bar over all optimiser steps; its figures are read from the device once a second.
 
+    Where stderr is not a terminal, as in a log, there are lines alone, with the time left.
+
     Args:
         steps: of the whole run.
         done: steps that an earlier process took.
@@ -20,14 +22,19 @@ class Progress:
     """
 
     def __init__(self, steps: int, done: int, label: str) -> None:
+        self.steps = steps
+        self.done = self.first = done
+        self.started = time.monotonic()
         self.bar = tqdm(
-            total=steps, initial=done, desc=label, unit="step", mininterval=0.5, file=sys.stderr
-        )
+            total=steps, initial=done, desc=label, unit="step", mininterval=0.5, file=sys.stderr,
+            disable=None,
+        )  # fmt: skip
         self.next_reading = 0.0
 
     def advance(self) -> bool:
         """Count one step; True if it is time to read the loss terms."""
         self.bar.update()
+        self.done += 1
         now = time.monotonic()
         if now < self.next_reading:
             return False
@@ -41,8 +48,18 @@ class Progress:
         )
 
     def say(self, text: str) -> None:
-        """Print a line above the bar."""
-        self.bar.write(text, file=sys.stderr)
+        """Print a line, above the bar if there is one."""
+        if self.bar.disable:
+            print(f"step {self.done} of {self.steps}: {text}{self._left()}", file=sys.stderr)
+        else:
+            self.bar.write(f"step {self.done} of {self.steps}: {text}", file=sys.stderr)
+
+    def _left(self) -> str:
+        taken = self.done - self.first
+        if not taken or self.done >= self.steps:
+            return ""
+        minutes = (time.monotonic() - self.started) / taken * (self.steps - self.done) / 60
+        return f"; about {minutes:.1f} min left"
 
     def close(self) -> None:
         """Leave the bar as it stands."""

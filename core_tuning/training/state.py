@@ -11,9 +11,12 @@ from torch import Tensor
 
 from core_tuning.objectives import LossTerms
 
-from .ema import MovingAverage
+from .averaging import MovingAverage
 from .learner import Learner
-from .randomness import random_states, restore_random_states
+
+_NUMBERS = (
+    "step", "recorded", "evaluations", "best_score", "best_step", "seconds", "step_seconds",
+)  # fmt: skip
 
 
 class TrainingState:
@@ -31,10 +34,12 @@ class TrainingState:
 
     Attributes:
         step: optimiser steps taken.
-        epoch: epochs finished, their evaluation included.
+        recorded: the step of the last evaluation whose results are kept.
+        evaluations: how many there are.
         best_score: best validation score so far, in percent.
-        best_epoch: the epoch, counted from 1, of the exported model.
-        seconds: spent by earlier processes.
+        best_step: optimiser steps of the model that is kept as the best.
+        seconds: spent by this process and earlier ones.
+        step_seconds: spent by the steps since the last evaluation, loading their batches included.
     """
 
     def __init__(
@@ -50,10 +55,10 @@ class TrainingState:
         self.optimizer = optimizer
         self.scaler = accelerator.scaler
         self.step = 0
-        self.epoch = 0
+        self.recorded = self.evaluations = 0
         self.best_score = -math.inf
-        self.best_epoch = 0
-        self.seconds = 0.0
+        self.best_step = 0
+        self.seconds = self.step_seconds = 0.0
         self._average = MovingAverage(learner, ema) if ema else None
         self._names = ("loss", "cross_entropy", "contrastive", "top1", *figures)
         # The last one counts images.
@@ -64,7 +69,7 @@ class TrainingState:
 
     @property
     def evaluated(self) -> Learner:
-        """What is validated and exported: the average if one is kept, or else the learner."""
+        """What is validated and kept: the average if there is one, or else the learner."""
         return self.learner if self._average is None else self._average.learner
 
     def update_average(self) -> None:
@@ -86,23 +91,31 @@ class TrainingState:
         self._bad_step = torch.where(is_first, self.step + 1, self._bad_step)
 
     def averages(self) -> dict[str, float]:
-        """Mean loss terms, accuracy in percent, and figures, since the epoch began."""
+        """Mean loss terms, accuracy in percent, and figures, since the last evaluation."""
         *sums, images = self._sums.tolist()
         return {name: total / max(images, 1) for name, total in zip(self._names, sums, strict=True)}
 
-    def begin_epoch(self) -> None:
-        """Set the running sums to 0."""
+    def count_anew(self) -> None:
+        """Set the running sums to 0, after an evaluation whose results are kept."""
+        self.recorded = self.step
+        self.evaluations += 1
+        self.step_seconds = 0.0
         self._sums.zero_()
 
-    def first_bad_step(self) -> int | None:
-        """Return the first step whose loss was not finite."""
-        step = int(self._bad_step)
-        return None if step < 0 else step
+    def what_is_not_finite(self, *, weights: bool = False) -> str:
+        """Say of a loss, or of the weights too, that it is not finite; "" if all is good.
 
-    def has_finite_weights(self) -> bool:
-        """Whether every parameter is finite; reads one value back from the device."""
-        finite = [torch.isfinite(parameter).all() for parameter in self.learner.parameters()]
-        return bool(torch.stack(finite).all())
+        Args:
+            weights: look at them too: a finite loss may have a gradient that is not.
+        """
+        bad_step = int(self._bad_step)
+        if bad_step >= 0:
+            return f"The loss is not finite at step {bad_step}"
+        if weights:
+            finite = [torch.isfinite(parameter).all() for parameter in self.learner.parameters()]
+            if not bool(torch.stack(finite).all()):
+                return f"The weights are not finite after step {self.step}"
+        return ""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, as tensors and plain values."""
@@ -113,13 +126,8 @@ class TrainingState:
             "average": None if self._average is None else self._average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
-            "step": self.step,
-            "epoch": self.epoch,
             "sums": self._sums,
-            "best_score": self.best_score,
-            "best_epoch": self.best_epoch,
-            "seconds": self.seconds,
-            "random_states": random_states(),
+            **{name: getattr(self, name) for name in _NUMBERS},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -132,10 +140,6 @@ class TrainingState:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
-        self.step = state["step"]
-        self.epoch = state["epoch"]
         self._sums.copy_(state["sums"])
-        self.best_score = state["best_score"]
-        self.best_epoch = state["best_epoch"]
-        self.seconds = state["seconds"]
-        restore_random_states(state["random_states"])
+        for name in _NUMBERS:
+            setattr(self, name, state[name])

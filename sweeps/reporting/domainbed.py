@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from core_tuning.errors import UserError
+from core_tuning.methods import METHODS
 from core_tuning.selection import RULES, Record, select
 
 from ..claims import ACCURACY
@@ -31,7 +32,7 @@ from .results import (
 _DEFINITIONS = ("table08", "table13", "emoji")
 _TARGET = "target"
 _EMBEDDED = "EmojiDomains"
-_OURS = ("CETuning", "CECon", "CoreTuning")
+_OURS = tuple(method.domainbed for method in METHODS.values())
 # A line of results.jsonl, and whether its run is finished.
 _Found = tuple[Record, bool]
 
@@ -97,19 +98,12 @@ def read_domainbed(path: Path, command: str, warn: Callable[[str], None] | None 
     )
 
 
-def method_of(record: Mapping[str, Any]) -> str:
-    """A run's algorithm, and the variant of its loss where it is not the default."""
-    variant = record["hparams"].get("variant", "equations")
-    name = str(record["args"]["algorithm"])
-    return name if variant == "equations" else f"{name}, {variant}"
-
-
 def _part(dataset: str, found: Sequence[_Found], paper: _Paper) -> PartReport:
     finished: dict[str, list[Record]] = {}
     # A method whose runs all are unfinished is shown as missing.
     trials: dict[tuple[str, int], set[int]] = defaultdict(set)
     for record, is_done in found:
-        args, method = record["args"], method_of(record)
+        args, method = record["args"], record["args"]["algorithm"]
         finished.setdefault(method, [])
         if is_done:
             finished[method].append(record)
@@ -134,8 +128,7 @@ def _part(dataset: str, found: Sequence[_Found], paper: _Paper) -> PartReport:
 
 def _order(method: str) -> tuple[int, str]:
     """Ours first, in the paper's order; then the others by name."""
-    name = method.partition(",")[0]
-    return (_OURS.index(name) if name in _OURS else len(_OURS), method)
+    return (_OURS.index(method) if method in _OURS else len(_OURS), method)
 
 
 def _paper() -> _Paper:
@@ -152,7 +145,10 @@ def _paper() -> _Paper:
                 target = (dataset, int(choice.options["test_envs"]))
                 targets[choice.name] = target
                 names[target] = choice.name.removeprefix(f"{dataset}, ")
-            rows = {choice.name: choice.options["algorithm"] for choice in part.axes[ROW]}
+            rows = {
+                choice.name: METHODS[choice.options["method"]].domainbed
+                for choice in part.axes[ROW]
+            }
             for claim in paper_cells(part, cells_of(part, {}), sweep):
                 cell = claim["cell"]
                 (value,) = claim["values"].values()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +16,13 @@ from core_tuning.data import SeededTransform, build_transforms, load_splits
 from core_tuning.data.images import LabelledImages
 from core_tuning.data.loading import evaluation_loader, load_batches
 from core_tuning.errors import UserError
+from core_tuning.pretrained import load_image_encoder
 from core_tuning.report.figures import save_embeddings, tsne
 from core_tuning.report.page import Figure
-from core_tuning.training import RunFolder
-from core_tuning.training.build import build_image_encoder
+from core_tuning.training.build import NORMALISATIONS
 from core_tuning.training.exported import load_model
-from core_tuning.training.settings import choose_device
+from core_tuning.training.folder import RunFolder
+from core_tuning.training.optimisation import choose_device
 
 from .results import PartReport
 from .views import listed
@@ -67,7 +67,11 @@ def draw_features(part: PartReport, runs: Path, path: Path) -> Figure:
         encoders = {row: (model[0], facts) for row, (model, facts) in models.items()}
         without = ""
         try:
-            encoder, _ = build_image_encoder(argparse.Namespace(**config))
+            encoder, _ = load_image_encoder(
+                config["encoder"],
+                config["pretrained"],
+                normalisation=NORMALISATIONS[config["normalisation"]],
+            )
             encoders = {BEFORE: (encoder, next(iter(models.values()))[1]), **encoders}
         except UserError as error:
             without = f" The map before fine-tuning is left out: {error}"
@@ -98,11 +102,12 @@ def _reading() -> Iterator[None]:
 
 
 def _config(run: Path) -> dict[str, Any]:
-    config = RunFolder(run).read_config()
-    lacking = _NEEDED if not isinstance(config, dict) else _NEEDED - config.keys()
+    stored = RunFolder(run).read_run()
+    config = {**stored["options"], "seed": stored.get("seed")}
+    lacking = _NEEDED - config.keys()
     if lacking:
         raise UserError(
-            f"{run / 'config.json'} is damaged (it lacks {', '.join(sorted(lacking))}): expected "
+            f"{run / 'run.json'} is damaged (it lacks {', '.join(sorted(lacking))}): expected "
             "what 'core-tuning finetune' writes."
         )
     return config

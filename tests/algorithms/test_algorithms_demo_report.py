@@ -12,7 +12,9 @@ from core_tuning.algorithms import demo_report
 from core_tuning.algorithms.demo_report import describe, write_report
 from core_tuning.algorithms.environments import Environments
 
-ENVIRONMENTS = Environments(["ink", "oil", "wax <1>"], [], ["ant", "bee", "cow"], 32, 300, {}, [])
+ENVIRONMENTS = Environments(
+    ["ink", "oil", "wax <1>"], [], ["ant", "bee", "cow"], 32, 300, {}, [], "inks", False
+)
 SHIFTS = (-10, 0, 4)  # of the three targets
 
 

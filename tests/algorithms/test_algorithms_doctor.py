@@ -7,6 +7,7 @@ from importlib import metadata
 import pytest
 
 from core_tuning.algorithms import doctor
+from core_tuning.algorithms.names import ALGORITHMS
 from core_tuning.cli import main
 
 
@@ -63,7 +64,7 @@ def test_what_is_fine_is_said_and_nothing_is_to_do(found, capsys, monkeypatch, t
     assert code == 0
     assert rows["what"] == ("found", "what to do")
     assert "commit unknown" in rows["DomainBed"][0]
-    assert rows["registration"] == ("works: CoreTuning, CECon, CETuning, EmojiDomains", "")
+    assert rows["registration"] == (f"works: {', '.join(ALGORITHMS)}, EmojiDomains", "")
     assert rows["PACS"] == ("2 domains: art 2, photo 3 images", "")
     assert rows["VLCS"][0] == "absent"
     assert "VLCS/DOMAIN/CLASS/IMAGES" in rows["VLCS"][1]

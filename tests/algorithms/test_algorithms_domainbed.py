@@ -21,7 +21,7 @@ import torch
 from core_tuning.algorithms import register
 register()
 from domainbed import algorithms, hparams_registry
-algorithms.ALGORITHMS[:] = ["CoreTuning", "CECon", "CETuning"]
+algorithms.ALGORITHMS[:] = ["CETuning", "CECon", "CoreTuning", "ReleasedCoreTuning"]
 original = hparams_registry._hparams
 def smaller(*given):
     hparams = original(*given)

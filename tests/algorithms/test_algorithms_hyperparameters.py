@@ -9,7 +9,6 @@ import pytest
 from core_tuning.algorithms.hyperparameters import (
     ALGORITHMS,
     CHECKPOINT_VARIABLE,
-    PAPER_GRID,
     check_hparams,
     default_hparams,
     own_hparams,
@@ -17,6 +16,7 @@ from core_tuning.algorithms.hyperparameters import (
 )
 from core_tuning.algorithms.seeds import seed_hash
 from core_tuning.errors import UserError
+from core_tuning.methods import PAPER_GRID
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -46,7 +46,7 @@ def test_random_draws_are_deterministic_plain_and_inside_their_ranges(algorithm,
     varying = {name for name in draws[0] if len({drawn[name] for drawn in draws}) > 1}
     expected = {"lr", "weight_decay", "batch_size", "resnet_dropout"}
     expected |= {"eta"} if algorithm != "CETuning" else set()
-    expected |= {"alpha"} if algorithm == "CoreTuning" else set()
+    expected |= {"alpha"} if algorithm != "CECon" else set()
     assert varying == expected
     for name in varying & {"eta", "alpha"}:
         assert {drawn[name] for drawn in draws} == set(PAPER_GRID)
@@ -84,13 +84,16 @@ def test_what_is_unknown_or_out_of_range_is_refused_by_name(given, said):
         check_hparams("CoreTuning", given)
 
 
-def test_one_json_serves_all_three():
+def test_one_json_serves_all():
     given = {"alpha": 2.0, "eta": 1.0, "lr": 0.1}
     kept = {}
     for name in ALGORITHMS:
         check_hparams(name, given)
         kept[name] = own_hparams(name, given)
-    assert kept == {"CoreTuning": given, "CECon": {"lr": 0.1, "eta": 1.0}, "CETuning": {"lr": 0.1}}
+    assert kept == {
+        "CoreTuning": given, "ReleasedCoreTuning": given, "CECon": {"lr": 0.1, "eta": 1.0},
+        "CETuning": {"lr": 0.1, "alpha": 2.0},
+    }  # fmt: skip
     with pytest.raises(UserError, match=r"CETuning has no hyper-parameter 'alfa'.*'alpha'"):
         check_hparams("CETuning", {"alfa": 2.0})
 

@@ -10,6 +10,7 @@ import pytest
 
 from core_tuning.algorithms import CECon, CETuning, CoreTuning, import_hook, register
 from core_tuning.algorithms.emoji_dataset import EMOJI_ENVIRONMENTS
+from core_tuning.algorithms.names import ALGORITHMS
 from core_tuning.data.embedded import emoji_domains_folder
 from core_tuning.errors import UserError
 
@@ -24,7 +25,7 @@ def test_names_are_there_once_however_often_registered(fake_domainbed):
     wrapped = module("hparams_registry")._hparams
     register()
     algorithms = module("algorithms")
-    assert algorithms.ALGORITHMS == ["ERM", "CoreTuning", "CECon", "CETuning"]
+    assert ["ERM", *ALGORITHMS] == algorithms.ALGORITHMS
     assert [algorithms.CoreTuning, algorithms.CECon, algorithms.CETuning] == [
         CoreTuning, CECon, CETuning,
     ]  # fmt: skip

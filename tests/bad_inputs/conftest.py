@@ -28,7 +28,7 @@ from core_tuning.cli import main
 
 PREFIX = "core-tuning: error: "
 # What a run that gets so far may say before it finds the mistake: its bar, its warnings.
-BEFORE = re.compile(r"^(warning: |reading |masking, |.*\d+%\|)")
+BEFORE = re.compile(r"^(warning: |reading |masking, |step \d+ of |.*\d+%\|)")
 # A row that hangs, as on a pipe, must not stop the suite.
 MOST_SECONDS = 20
 # Nor may one that asks for terabytes take the machine's memory.

@@ -34,47 +34,45 @@ QUICK = ("@run --resume", "@dg --resume", *SWEEP.values())
 # command line -> file of JSON -> how it is spoilt besides KINDS -> what the sentence says.
 JSON = {
     "@run --resume": {
-        "run/config.json": {
+        "run/run.json": {
             "another program's": ({"made_by": "other"}, "is another program's"),
             "another version": ({"format_version": 99}, "format version 99"),
             "no format": ({"format_version": None}, "format version None"),
-            "config is a list": ({"config": []}, r"'config' is \[\]"),
+            "options are a list": ({"options": []}, r"'options' is \[\]"),
             "environments are a number": ({"environments": 3}, "'environments' is 3"),
-            "environments are texts": ({"environments": ["x"]}, "config.json is damaged"),
+            "environments are texts": ({"environments": ["x"]}, "run.json is damaged"),
         },
         "run/result.json": {
             "nothing": (b"{}", "'dataset' is None"),
             "test is a text": ({"test": "x"}, "'test' is '?x"),
         },
     },
-    "@run --overwrite": {"run/config.json": {"no files": ({"files": None}, "'files' is None")}},
+    "@run --overwrite": {"run/run.json": {"no files": ({"files": None}, "'files' is None")}},
     "@run --seeds 0 1 --output two": {
         "two/summary.json": {"another program's": (b"{}", "is another program's")},
     },
     "evaluate run --workers 0": {
-        "run/config.json": {
-            "config is a list": ({"config": []}, r"'config' is \[\]"),
+        "run/run.json": {
+            "options are a list": ({"options": []}, r"'options' is \[\]"),
             "fraction is a text": (
-                {"config": {"data_dir": "data", "fraction": "x"}}, "'fraction' is '?x"
+                {"options": {"data_dir": "data", "fraction": "x"}}, "'fraction' is '?x"
             ),
-            "data_dir is a number": ({"config": {"data_dir": 3}}, "'data_dir' is 3"),
+            "data_dir is a number": ({"options": {"data_dir": 3}}, "'data_dir' is 3"),
         }
     },
     "robust evaluate run --workers 0 --output out": {
-        "run/config.json": {"config is a list": ({"config": []}, r"config.json is damaged")},
+        "run/run.json": {"options are a list": ({"options": []}, r"run.json is damaged")},
         "run/result.json": {},
     },
-    "@evaluation --resume": {"evaluation/config.json": {}},
+    "@evaluation --resume": {"evaluation/run.json": {}},
     "@dg --resume": {
-        "dg/config.json": {"other options": ({"config": {"hparams": "x"}}, "was started with")}
+        "dg/run.json": {"other options": ({"options": {"hparams": "x"}}, "was started with")}
     },
-    "demo --output demo --resume": {"demo/config.json": {}},
-    "demo --output demo --overwrite": {
-        "demo/config.json": {
-            "files is a text": (
-                {"files": "x", "made_by": "core-tuning", "format_version": 1}, "'files' is '?x"
-            )
-        }
+    "demo --output demo --resume": {
+        "demo/runs.json": {"another program's": ({"made_by": "other"}, "is another program's")}
+    },
+    "finetune --resume run": {
+        "run/run.json": {"another command's": ({"command": "dg"}, "one of 'core-tuning dg', not")}
     },
     **{
         line: {

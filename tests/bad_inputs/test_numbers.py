@@ -5,8 +5,6 @@ Those that are taken all the same are listed; an option that is new here is refu
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 
 from core_tuning.config import COMMANDS as TABLE
@@ -19,34 +17,28 @@ SMALL = (
     "--dataset folder --data-dir data --pretrained embedded --transforms small --image-size 16 "
     "--batch-size 8 --epochs 1 --workers 0 --output out"
 )
-# command -> module of its parser ("" where the table of commands knows its options), its function
-# that begins to work, and a line that it takes.
+# command -> its function that begins to work, and a line that it takes.
 COMMANDS = {
-    "finetune": (
-        "classification.options", "core_tuning.training.run.fit", f"{SMALL} --limit-steps 1",
-    ),
-    "robust train": (
-        "robustness.train_options", "core_tuning.training.run.fit", f"{SMALL} --limit-steps 1",
-    ),
-    "evaluate": ("classification.evaluate", "core_tuning.training.evaluate", "run"),
+    "finetune": ("core_tuning.training.classify.fit", f"{SMALL} --limit-steps 1"),
+    "robust train": ("core_tuning.training.classify.fit", f"{SMALL} --limit-steps 1"),
+    "evaluate": ("core_tuning.training.evaluate.evaluate", "run"),
     "robust evaluate": (
-        "", "core_tuning.robustness.evaluate._measure_clean",
-        "run --output out",
+        "core_tuning.robustness.evaluate._measure_clean", "run --output out",
     ),
     "dg": (
-        "algorithms.dg_options", "core_tuning.algorithms.dg_run._Run.go",
+        "core_tuning.algorithms.dg_run.fit",
         '--dataset toys --data_dir . --hparams {"checkpoint":"embedded","batch_size":4} '
         "--image-size 16 --workers 0 --output_dir out",
     ),
-    "demo": ("algorithms.demo", "core_tuning.algorithms.dg_run._Run.go", "--output out"),
+    "demo": ("core_tuning.algorithms.dg_run.fit", "--output out"),
 }  # fmt: skip
 # option -> what it takes of VALUES: seeds below 2^63, and what is a number to float32.
 REALS = (SEED, TERA, GIANT)
 TAKEN = {
-    **dict.fromkeys(("--eta", "--alpha", "--temperature", "--lr", "--weight-decay"), REALS),
     **dict.fromkeys(
-        ("--seed", "--seeds", "--hparams_seed", "--trial_seed"), (TERA,)
+        ("--eta", "--alpha", "--temperature", "--lr", "--lr-decay", "--weight-decay"), REALS
     ),
+    **dict.fromkeys(("--seed", "--seeds", "--hparams-seed"), (TERA,)),
 }  # fmt: skip
 
 
@@ -55,11 +47,8 @@ class Reached(BaseException):
 
 
 def rows(*, taken):
-    for command, (module, _, _) in COMMANDS.items():
-        if module:
-            parser = importlib.import_module(f"core_tuning.{module}").build_parser()
-        else:
-            parser = make_parser(command, TABLE[command].options_class())
+    for command in COMMANDS:
+        parser = make_parser(command, TABLE[command].options_class())
         for action in parser._actions:
             if action.type not in (int, float):
                 continue
@@ -79,7 +68,7 @@ def line(room, monkeypatch):
         raise Reached
 
     def make(command):
-        _, works, options = COMMANDS[command]
+        works, options = COMMANDS[command]
         room.bring_what_is_named(f"{command} {options}")
         monkeypatch.setattr(works, stop)
         return f"{command} {options}"

@@ -99,7 +99,7 @@ ROWS = [
         "1e300", "nan", "inf", "-1", "1/0", "9" * 400)),
     *((f"robust train {SMALL} --step-size {size}", {}, "step.size") for size in (
         "nan", "inf", "-1", "0", "1/0")),
-    *((f"{DG} --test_envs {env}", {}, "--test_envs") for env in (
+    *((f"{DG} --test_envs {env}", {}, "--test[_-]envs") for env in (
         "-1", "99", "nan", str(10**30), "0 0", "0 1 2", "x")),
 ]  # fmt: skip
 

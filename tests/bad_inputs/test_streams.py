@@ -22,7 +22,7 @@ SMOKE = {
     "evaluate gone": "gone does not exist",
     "robust train --eps nan": "eps is nan",
     "robust evaluate gone": "'gone' does not exist",
-    "dg --test_envs x": "--test_envs is 'x'",
+    "dg --test_envs x": "--test-envs is 'x'",
     "domainbed doctor --data_dir gone": "gone",
     "sweep list x": "unrecognized arguments: x",
     "sweep run gone": "no sweep 'gone'",

@@ -24,7 +24,8 @@ def finetune(tmp_path, data):
     def call(*options, method="core_tuning", epochs=2, output="run"):
         arguments = [
             "finetune", "--dataset", "folder", "--data-dir", data, "--pretrained", "embedded",
-            *SMALL, "--epochs", epochs, "--method", method, "--output", tmp_path / output, *options,
+            *SMALL, "--method", method, "--output", tmp_path / output, *options,
+            *(() if epochs is None else ("--epochs", epochs)),
         ]  # fmt: skip
         assert main([str(argument) for argument in arguments]) == 0
         return tmp_path / output

@@ -44,7 +44,7 @@ def _add_image(data, name="new.png", part="train"):
 
 
 def test_the_images_are_in_a_runs_config(kit, stopped):
-    found = kit.read(stopped() / "config.json")["config"]["data"]
+    found = kit.read(stopped() / "run.json")["data"]
     assert found["images"] == {"train": {"ant": 12, "bee": 12}, "validation": {"ant": 6, "bee": 6},
                                "test": {"ant": 9, "bee": 9}}  # fmt: skip
     assert len(found["sha256"]) == 64
@@ -66,13 +66,13 @@ def test_resume_after_an_image_was_added(kit, stopped, command, data, capsys):
 
 def test_resume_where_the_images_lie_elsewhere(kit, stopped, command, data, tmp_path):
     run = stopped()
-    first = kit.read(run / "config.json")["config"]
+    first = kit.read(run / "run.json")
     shutil.copytree(data, tmp_path / "copy")
     shutil.rmtree(data)
     assert main([str(each) for each in command("--resume", folder=tmp_path / "copy")]) == 0
-    second = kit.read(run / "config.json")["config"]
+    second = kit.read(run / "run.json")
     assert second["data"] == first["data"]
-    assert second["data_dir"] == str(tmp_path / "copy")
+    assert second["options"]["data_dir"] == str(tmp_path / "copy")
 
 
 def test_another_seed_with_other_images(kit, stopped, command, data, tmp_path, capsys):
@@ -119,7 +119,7 @@ def test_no_scan_meets_a_bad_image_in_training(kit, command, data, tmp_path, cap
     assert main([str(each) for each in command("--no-scan")]) == 2
     error = capsys.readouterr().err
     assert "cannot be read (it is not an image of a known format): replace it" in error
-    assert (tmp_path / "run" / "config.json").exists()
+    assert (tmp_path / "run" / "run.json").exists()
 
 
 def test_no_scan_may_be_given_on_resume(stopped, command):
@@ -150,7 +150,7 @@ def test_what_is_skipped_is_printed_and_kept_in_the_result(
     assert [line for line in printed if line.startswith("warning: ")] == [
         f"warning: {warning}" for warning in result["warnings"]
     ]
-    config = kit.read(tmp_path / "run" / "config.json")["config"]
+    config = kit.read(tmp_path / "run" / "run.json")
     assert config["data"]["images"]["train"] == {"ant": 13, "bee": 12}
 
 
@@ -173,7 +173,7 @@ def test_odd_names_that_are_allowed(kit, command, data, tmp_path):
         (data / part / "ant").rename(data / part / odd)
     shutil.copy(data / "train/bee/0000.png", data / "train/bee" / os.fsdecode(b"\xff\n.png"))
     assert main([str(each) for each in command()]) == 0
-    assert kit.read(tmp_path / "run/config.json")["config"]["data"]["images"]["test"][odd] == 9
+    assert kit.read(tmp_path / "run/run.json")["data"]["images"]["test"][odd] == 9
 
 
 def test_images_of_16_bits_give_the_result_of_8(kit, command, data, tmp_path):

@@ -47,7 +47,7 @@ def test_bad_input_of_evaluate(kit, finetune, data, tmp_path, write_folder, caps
     other = write_folder(tmp_path / "other", {"train": 2, "val": 2}, classes=("ant", "wasp"))
     error = kit.refused(capsys, *evaluate, "--data-dir", other)
     assert "are not the model's" in error
-    assert "is a file" in kit.refused(capsys, *evaluate, "--data-dir", run / "config.json")
+    assert "is a file" in kit.refused(capsys, *evaluate, "--data-dir", run / "run.json")
     assert "gone does not exist" in kit.refused(capsys, *evaluate, "--data-dir", tmp_path / "gone")
     assert "'nothing'" in kit.refused(capsys, *evaluate, "--dataset", "nothing")
     assert "is not empty" in kit.refused(capsys, *evaluate, "--output", data)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from core_tuning.cli import main
 from core_tuning.data import build_transforms, load_splits
+from core_tuning.errors import UserError
 
 
 def moco_v2(path):
@@ -74,12 +75,14 @@ def test_a_moco_v2_resnet18_into_a_plain_torchvision_model(kit, resnet18_run, da
 def test_what_a_run_leaves_behind(kit, finetune):
     run = finetune("--checkpoint-minutes", 0)
     assert sorted(path.name for path in run.iterdir()) == [
-        ".lock", "checkpoint.pt", "config.json", "confusion.csv", "figures", "metrics.jsonl",
-        "model.safetensors", "result.json",
+        ".lock", "checkpoint.pt", "classes.csv", "confusion.csv", "figures", "last.safetensors",
+        "metrics.jsonl", "model.safetensors", "report.html", "result.json", "run.json",
     ]  # fmt: skip
     assert (run / "figures" / "confusion.png").read_bytes().startswith(b"\x89PNG")
-    config = kit.read(run / "config.json")["config"]
-    assert (config["seed"], config["encoder"], config["eta"]) == (0, "small_resnet", 0.1)
+    stored = kit.read(run / "run.json")
+    assert (stored["command"], stored["seed"], stored["format_version"]) == ("finetune", 0, 1)
+    assert (stored["options"]["encoder"], stored["options"]["eta"]) == ("small_resnet", 0.1)
+    assert "120 tensors" in stored["initial"]["loaded"]
     result = kit.read(run / "result.json")
     assert result["steps"] == 2 * (24 // 8)
     assert result["test"]["images"] == 18
@@ -95,9 +98,48 @@ def test_options_that_matter_to_the_machine_alone(kit, finetune, method):
     assert kit.read(run / "result.json")["steps"] == 4
 
 
-def test_the_released_variant(kit, finetune):
-    run = finetune("--variant", "released", epochs=1)
-    assert kit.read(run / "result.json")["variant"] == "released"
+def test_what_the_release_computes(kit, finetune):
+    run = finetune(method="released", epochs=1)
+    assert kit.read(run / "result.json")["method"] == "released"
+
+
+def test_options_that_once_only_dg_had(kit, finetune):
+    run = finetune("--dropout", 0.5, "--freeze-bn", "--steps", 3, "--eval-every", 2, epochs=None)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 3]
+
+
+def test_a_limit_of_steps_limits_validation_and_test(kit, finetune):
+    result = kit.read(finetune("--limit-steps", 1) / "result.json")
+    assert (result["validation"]["images"], result["test"]["images"]) == (8, 8)
+
+
+@pytest.mark.parametrize("memory", [0, 1])
+def test_images_kept_in_memory_change_nothing(kit, finetune, memory):
+    run = finetune("--memory", memory, output=f"run-{memory}")
+    assert kit.read(run / "result.json")["test"] == kit.read(finetune() / "result.json")["test"]
+
+
+def test_the_python_interface(kit, finetune, data, tmp_path):
+    from PIL import Image
+
+    import core_tuning
+
+    options = {
+        "dataset": "folder", "data_dir": str(data), "pretrained": "embedded", "image_size": 16,
+        "transforms": "small", "batch_size": 8, "workers": 0, "epochs": 2,
+    }  # fmt: skip
+    result = core_tuning.finetune(**options, output=tmp_path / "python")
+    assert result.metrics == kit.read(finetune() / "result.json")["test"]
+    model, facts = core_tuning.load_model(result.folder)
+    image = Image.open(data / "test" / "ant" / "0000.png").convert("RGB")
+    logits = model(facts.transform(image)[None])
+    assert logits.shape == (1, len(facts["classes"]))
+    assert torch.equal(logits, result.model(facts.transform(image)[None]))
+    with pytest.raises(UserError, match="did you mean 'epochs'"):
+        core_tuning.finetune(**options, epoch=2)
+    with pytest.raises(UserError, match="call finetune once for each of them"):
+        core_tuning.finetune(**options, seeds=[0, 1])
 
 
 def test_the_test_set_is_read_once_at_the_end(finetune, monkeypatch):
@@ -112,12 +154,13 @@ def test_the_test_set_is_read_once_at_the_end(finetune, monkeypatch):
         return original(self, index)
 
     monkeypatch.setattr(ImageFiles, "image", counting)
-    finetune(epochs=3)
+    finetune("--memory", 0, epochs=3)
     splits = [split for split, *_ in order]
     assert splits.count("val") == 3 * 12
-    assert splits[-18:] == ["test"] * 18
-    assert "test" not in splits[:-18]
-    assert len({tuple(parts) for parts in order[-18:]}) == 18
+    # What comes after the 18 are the worst ones, for the report.
+    first = splits.index("test")
+    assert set(splits[first:]) == {"test"}
+    assert len({tuple(parts) for parts in order[first : first + 18]}) == 18
 
 
 def test_two_seeds_are_summarised(kit, finetune, tmp_path, capsys):

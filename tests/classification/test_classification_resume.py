@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from core_tuning.cli import main
+
 
 def test_resume_of_a_finished_run_does_nothing(kit, finetune, monkeypatch):
     run = finetune("--checkpoint-minutes", 5)
     before = kit.files(run)
-    monkeypatch.setattr("core_tuning.training.run._build", None)
+    monkeypatch.setattr("core_tuning.training.classify._build", int)
     finetune("--checkpoint-minutes", 5, "--resume")
     after = kit.files(run)
     for files in (before, after):
-        del files[run / "config.json"], files[run / ".lock"]
+        del files[run / "run.json"], files[run / ".lock"]
     assert after == before
 
 
@@ -31,7 +34,10 @@ def test_resume_of_another_configuration(kit, finetune, capsys, tmp_path, data):
         (("--method", "ce"), "method = 'core_tuning', not 'ce'"),
         (("--seeds", 3), "seed = 0, not 3"),
         (("--epochs", 2), "epochs = 1, not 2"),
-        (("--pretrained", "random", "--encoder", "small_resnet"), "pretrained = 'embedded'"),
+        (
+            ("--pretrained", "random", "--encoder", "small_resnet"),
+            "from another checkpoint (SHA-256 embedded, not random)",
+        ),
         (("--precision", "bf16"), "precision = 'fp32', not 'bf16'"),
         (("--validation", 0.2), "validation = 0.1, not 0.2"),
     ]:
@@ -42,17 +48,17 @@ def test_resume_of_another_configuration(kit, finetune, capsys, tmp_path, data):
 def test_harmless_options_may_differ_on_resume(kit, finetune, monkeypatch, tmp_path):
     whole = finetune(output="whole")
 
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(AssertionError):
         # Ctrl-C after the first epoch, which main reports by another exit code.
-        patch.setattr("core_tuning.training.loop._Run._export", stop)
+        patch.setattr("core_tuning.training.run.RunRecorder.keep_model", stop)
         finetune()
     run = finetune("--resume", "--workers", 1, "--checkpoint-minutes", 3, "--tensorboard")
     first, second = (load_file(folder / "model.safetensors") for folder in (whole, run))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert kit.read(run / "config.json")["config"]["workers"] == 1
+    assert kit.read(run / "run.json")["options"]["workers"] == 1
     assert (run / "tensorboard").is_dir()
 
 
@@ -80,4 +86,23 @@ def test_more_seeds_into_a_single_run(kit, finetune, data, capsys):
         capsys, "finetune", "--dataset", "folder", "--data-dir", data, "--pretrained", "embedded",
         *kit.SMALL, "--output", run, "--seeds", 0, 1, "--resume",
     )  # fmt: skip
-    assert re.search("holds a single run, not what --seeds 0 1 makes", error)
+    assert re.search("holds a single run, and 2 runs would go there", error)
+
+
+def test_resume_needs_no_other_option(kit, finetune, data, tmp_path, capsys):
+    """Also from a copy of the folder, whose images lie elsewhere now."""
+    whole = finetune("--seeds", 0, 1, method="ce", output="whole")
+    cut = tmp_path / "copied"
+    shutil.copytree(whole, cut)
+    for name in ("result.json", "metrics.jsonl", "model.safetensors", "checkpoint.pt"):
+        (cut / "seed-1" / name).unlink()
+    data.rename(tmp_path / "moved")
+    command = ["finetune", "--resume", str(cut), "--data-dir", str(tmp_path / "moved")]
+    assert main(command) == 0
+    for name in ("seed-0/result.json", "seed-1/result.json", "summary.json"):
+        first, second = (kit.read(folder / name) for folder in (whole, cut))
+        for result in (first, second):
+            result.pop("seconds", None)
+        assert first == second
+    refused = kit.refused(capsys, "robust", "train", "--resume", cut)
+    assert "is one of 'core-tuning finetune', not of 'core-tuning robust train'" in refused

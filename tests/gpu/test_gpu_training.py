@@ -14,7 +14,8 @@ from core_tuning.encoders import ImageEncoder, build_encoder
 from core_tuning.objectives import CoreTuningLoss
 from core_tuning.robustness.attack.view import AttackView
 from core_tuning.robustness.budgets import make_budget
-from core_tuning.training import Learner, RunFolder
+from core_tuning.training.folder import RunFolder
+from core_tuning.training.learner import Learner
 
 DIM, CLASSES = 128, 5
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -25,7 +25,7 @@ from core_tuning.training.folder import check_sums
 PRELOADED = [
     f"core_tuning.{name}"
     for name in (
-        "training.run", "algorithms.dg_run", "algorithms.dg", "algorithms.demo_report",
+        "training.classify", "algorithms.dg_run", "algorithms.dg", "algorithms.demo_report",
         "classification.finetune", "robustness.train", "robustness.evaluate", "robustness.subject",
         "robustness.measure", "sweeps.run", "sweeps.job",
     )
@@ -46,7 +46,7 @@ sys.exit(main({argv!r}))
 """
 LIMIT_SECONDS = 240
 # What differs from one process, machine or second to the next.
-TIMES = {"seconds", "step_time", "environments", "random_states", "command", "mem_gb"}
+TIMES = {"seconds", "step_time", "step_seconds", "environments", "mem_gb"}
 
 
 class Command:

@@ -28,8 +28,7 @@ DG = (
 # Twelve runs on the whole embedded set would take minutes.
 SHORT_DEMO = """
 from core_tuning.algorithms import demo, environments
-for known in (demo.CHOSEN, demo.TITLES):
-    del known["CECon"]
+del demo.CHOSEN["ce_con"]
 for values in demo.CHOSEN.values():
     values["batch_size"] = 4
 load = environments.load_environments

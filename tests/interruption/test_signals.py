@@ -13,6 +13,8 @@ import torch
 from core_tuning.files import read_lines
 
 MOST_SECONDS = 10
+# There alone is a bar, from which the step is read.
+AS_ON_A_TERMINAL = "sys.stderr.isatty = lambda: True"
 # The validation split is large: a process is in its evaluation for a while.
 FINETUNE = (
     "--dataset", "folder", "--data-dir", "{base}/large", "--pretrained", "embedded",
@@ -82,7 +84,7 @@ def test_sigterm(kit, run, line, whole, tmp_path, name, moment, group):
         pytest.importorskip("torchattacks")
     out = tmp_path / "work" / "out"
     checkpoint, lines = out / "checkpoint.pt", out / LINES[name]
-    command = run(tmp_path / "work", line(name))
+    command = run(tmp_path / "work", line(name), AS_ON_A_TERMINAL)
     if moment == "evaluation":
         command.wait_until(checkpoint.exists, "an evaluation")
         assert read_lines(lines) == []

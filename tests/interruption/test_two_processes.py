@@ -63,7 +63,7 @@ def test_a_live_run_is_left_alone(kit, run, line, alone, tmp_path, name, option)
     if name.startswith("robust"):
         pytest.importorskip("torchattacks")
     first = run(tmp_path / "work", line(name))
-    config = tmp_path / "work" / "out" / "config.json"
+    config = tmp_path / "work" / "out" / "run.json"
     first.wait_until(config.exists, "the start")
     first.send(signal.SIGSTOP)
     before = config.read_bytes()
@@ -85,7 +85,7 @@ def test_two_at_once(kit, run, line, alone, tmp_path, name, resumed):
     folder, argv = tmp_path / "work", line(name)
     if resumed:
         killed = run(folder, argv)
-        killed.wait_until((folder / "out" / "config.json").exists, "the start")
+        killed.wait_until((folder / "out" / "run.json").exists, "the start")
         killed.kill()
         argv = [*argv, "--resume"]
     both = [run(folder, argv, prelude=IMPATIENT) for _ in range(2)]

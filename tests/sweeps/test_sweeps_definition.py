@@ -82,7 +82,7 @@ def test_hyper_parameters_of_dg_are_merged_one_by_one():
     assert step[step.index("--hparams") + 1] == '{"checkpoint": "my.pth", "weight_decay": 0.01}'
     assert step[step.index("--steps") + 1] == "5"
     assert run.done == "done"
-    assert run.steps[0][-5:] == ("--trial-seed", "0", "--output-dir", "{folder}", "--resume")
+    assert run.steps[0][-5:] == ("--seeds", "0", "--output", "{folder}", "--resume")
 
 
 def test_domainbed_has_its_own_names():

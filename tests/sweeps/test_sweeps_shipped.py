@@ -7,13 +7,9 @@ from collections import Counter
 
 import pytest
 
-from core_tuning.algorithms import dg_options
 from core_tuning.algorithms.environments import load_environments
-from core_tuning.classification import options as finetune_options
+from core_tuning.config import COMMANDS
 from core_tuning.errors import UserError
-from core_tuning.options import declared
-from core_tuning.robustness import train_options
-from core_tuning.robustness.config import RobustEvaluate
 from core_tuning.robustness.train import adversarial
 from core_tuning.sweeps import arguments
 from core_tuning.sweeps.definition import load_sweep, sweep_names
@@ -34,14 +30,9 @@ CLAIMS = {
 def parse(step, folder):
     """Parse a step by the parser of the command that it starts."""
     words = [str(folder) if word == arguments.FOLDER else word for word in step]
-    if words[0] == "finetune":
-        return finetune_options.parse(words[1:])
-    if words[0] == "dg":
-        return dg_options.parse(words[1:])
-    assert words[0] == "robust"
-    if words[1] == "evaluate":
-        return RobustEvaluate.read("core-tuning robust evaluate", words[2:])
-    return train_options.parse(words[2:])
+    size = 2 if words[0] == "robust" else 1
+    name = " ".join(words[:size])
+    return COMMANDS[name].options_class().read(name, words[size:])
 
 
 def settings():
@@ -58,8 +49,7 @@ def test_every_command_line_is_accepted(name, small, tmp_path):
             if step[:2] == ("robust", "train"):
                 adversarial(options)
             if step[:2] != ("robust", "evaluate"):
-                seeds = options.trial_seed if step[0] == "dg" else options.seeds
-                assert seeds == [run.seed]
+                assert options.seeds == [run.seed]
             assert options.resume
 
 
@@ -76,27 +66,7 @@ def test_every_hyper_parameter_of_dg_is_accepted(name):
     for run in load_sweep(name).runs:
         for step in run.steps:
             if step[0] in ("dg", "domainbed") and "--hparams" in step:
-                algorithm = step[step.index("--algorithm") + 1]
-                check_hparams(algorithm, json.loads(step[step.index("--hparams") + 1]))
-
-
-def own(names, *left_out):
-    return {name for name in names if name not in left_out}
-
-
-def test_known_options_are_those_of_the_parsers(tmp_path):
-    ours = ("output", "seeds", "resume", "overwrite")
-    found = finetune_options.build_parser().parse_args([])
-    assert own(vars(found), *ours) == set(arguments.known_options("finetune"))
-    found = train_options.build_parser().parse_args([])
-    assert own(vars(found), *ours) == set(arguments.known_options("robust"))
-    found = {option.name for option in declared(RobustEvaluate)}
-    model = ("model", "module", "encoder", "normalisation", "image_size", "dataset")
-    budgets = ("norm", "l2", "linf")
-    assert own(found, *ours, *model, *budgets) == set(arguments.evaluate_options())
-    found = dg_options.build_parser().parse_args([])
-    renamed = own(vars(found), "output_dir", "trial_seed", "seed", "evaluate_every", *ours)
-    assert renamed | {"checkpoint_freq"} == set(arguments.known_options("dg"))
+                check_hparams("CoreTuning", json.loads(step[step.index("--hparams") + 1]))
 
 
 @pytest.mark.parametrize("name", NAMES)

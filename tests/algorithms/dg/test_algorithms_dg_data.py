@@ -110,6 +110,6 @@ def test_orientation_counts_in_a_users_folder_alone(kit, tmp_path, name):
 
 def test_the_images_are_in_a_runs_config(argv, tmp_path):
     assert main(argv()) == 0
-    found = json.loads((tmp_path / "run/config.json").read_text())["config"]["data"]
+    found = json.loads((tmp_path / "run/run.json").read_text())["data"]
     assert found["images"]["brush"] == {"ant": 10, "bee": 10, "cicada": 10}
     assert len(found["sha256"]) == 64

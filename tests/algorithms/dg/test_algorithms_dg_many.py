@@ -27,20 +27,20 @@ def folders(output):
 
 def test_folders(kit, pairs, tmp_path):
     targets = ["0-1", "0-2", "0", "1-2", "1", "2"]
-    assert folders(pairs) == [f"CETuning_target{name}_hparams0_trial4" for name in targets]
+    assert folders(pairs) == [f"ce_target{name}_hparams0_seed4" for name in targets]
     output = kit.run(tmp_path, *QUICK, "--algorithm", "CECon", "CETuning", "--trial_seed", 0, 3,
                      "--hparams_seed", 0, 5, "--test_envs", 2, "--steps", 1)  # fmt: skip
     assert folders(output) == [
-        f"{name}_target2_hparams{hparams}_trial{trial}"
-        for name in ("CECon", "CETuning")
+        f"{name}_target2_hparams{hparams}_seed{trial}"
+        for name in ("ce_con", "ce")
         for hparams in (0, 5)
         for trial in (0, 3)
     ]
     for folder in output.iterdir():
         if folder.is_dir():
             args = kit.records(folder)[0]["args"]
-            told = (f"{args['algorithm']}_target2_hparams{args['hparams_seed']}"
-                    f"_trial{args['trial_seed']}")  # fmt: skip
+            method = {"CECon": "ce_con", "CETuning": "ce"}[args["algorithm"]]
+            told = f"{method}_target2_hparams{args['hparams_seed']}_seed{args['trial_seed']}"
             assert folder.name == told
             assert args["seed"] == args["trial_seed"]
 
@@ -57,7 +57,7 @@ def test_table_of_all_three_rules(kit, pairs, capsys):
         assert values[3] == pytest.approx(sum(values[:3]) / 3, abs=0.01)
     assert "leave-one-domain-out" in second
     oracle = [
-        100 * kit.records(pairs / f"CETuning_target{i}_hparams0_trial4")[-1][f"env{i}_in_acc"]
+        100 * kit.records(pairs / f"ce_target{i}_hparams0_seed4")[-1][f"env{i}_in_acc"]
         for i in range(3)
     ]
     assert [float(v) for v in third.split()[-4:-1]] == pytest.approx(oracle, abs=0.01)
@@ -91,7 +91,7 @@ def test_a_run_among_others_is_the_run_alone(kit, tmp_path):
     # What was drawn before a run must not matter to it.
     torch.manual_seed(99)
     alone = kit.run(tmp_path / "alone", *options, "--test_envs", 1, eta=1.0, resnet_dropout=0.2)
-    kit.assert_same_run(many / "CoreTuning_target1_hparams0_trial2", alone)
+    kit.assert_same_run(many / "core_tuning_target1_hparams0_seed2", alone)
 
 
 def test_two_targets_at_once(kit, tmp_path):

@@ -62,19 +62,23 @@ def test_kill_9_and_resume_with_other_workers(kit, whole, tmp_path):
             assert torch.equal(value, second["optimizer"]["state"][key][name])
 
 
-@pytest.mark.parametrize("stop_in", ["_save", "_save_model", "append_line", "write_atomically"])
+@pytest.mark.parametrize(
+    "stop_in",
+    ["training.loop._Run.save", "training.run.RunRecorder.save", "algorithms.dg_run.save_model",
+     "algorithms.dg_run.append_line", "algorithms.dg_run.write_run_report",
+     "algorithms.dg_run.write_atomically"],
+)  # fmt: skip
 def test_a_stop_between_any_two_writes(kit, tmp_path, monkeypatch, stop_in):
     """Ctrl-C where the record, the best model or the checkpoint is being written."""
     whole = kit.run(tmp_path / "whole", "--checkpoint-minutes", 0)
     run, calls = tmp_path / "run", []
-    place = "core_tuning.algorithms.dg_run." + ("_Run." if stop_in.startswith("_") else "")
     with monkeypatch.context() as patch:
 
-        def stop(*_):
+        def stop(*_, **__):
             calls.append(1)
             raise KeyboardInterrupt
 
-        patch.setattr(place + stop_in, stop)
+        patch.setattr(f"core_tuning.{stop_in}", stop)
         assert main(kit.argv(run, "--checkpoint-minutes", 0)) == 130
     assert calls
     kit.run(run, "--checkpoint-minutes", 0, "--resume")
@@ -87,10 +91,9 @@ def test_workers_and_memory_change_nothing(kit, finished, tmp_path):
 
 
 def test_another_seed_is_another_run(kit, finished, tmp_path):
-    other = kit.run(tmp_path / "seed", "--test_envs", 1, "--seed", 1)
-    split = kit.run(tmp_path / "trial", "--test_envs", 1, "--trial_seed", 1, "--seed", 0)
-    losses = {tuple(r["loss"] for r in kit.records(folder)) for folder in (finished, other, split)}
-    assert len(losses) == 3
+    other = kit.run(tmp_path / "seed", "--test_envs", 1, "--trial_seed", 1)
+    losses = {tuple(r["loss"] for r in kit.records(folder)) for folder in (finished, other)}
+    assert len(losses) == 2
 
 
 def test_a_finished_run_is_left_as_it_is(kit, finished, capsys):
@@ -106,17 +109,17 @@ def test_a_finished_run_is_left_as_it_is(kit, finished, capsys):
 @pytest.mark.parametrize(
     ("options", "hparams", "named"),
     [
-        (("--steps", 6), {}, "started with hparams.total_steps = 5, not 6"),
-        (("--checkpoint_freq", 3), {}, "started with checkpoint_freq = 2, not 3"),
-        (("--seed", 3), {}, "started with seed = 0, not 3"),
-        (("--algorithm", "CECon"), {}, "started with algorithm = 'CoreTuning', not 'CECon'"),
-        (("--test_envs", 2), {}, "started with test_envs = [1], not [2]"),
+        (("--steps", 6), {}, "started with steps = 5, not 6"),
+        (("--checkpoint_freq", 3), {}, "started with eval_every = 2, not 3"),
+        (("--seeds", 3), {}, "started with seed = 0, not 3"),
+        (("--algorithm", "CECon"), {}, "started with method = ['core_tuning'], not ['ce_con']"),
+        (("--test_envs", 2), {}, "started with test_envs = ['1'], not ['2']"),
         (("--holdout_fraction", 0.3), {}, "started with holdout_fraction = 0.2, not 0.3"),
         (("--augmented-validation",), {}, "started with augmented_validation = False, not True"),
         (("--skip-training-splits",), {}, "started with skip_training_splits = False, not True"),
         (("--precision", "bf16"), {}, "started with precision = 'fp32', not 'bf16'"),
         (("--image-size", 20), {}, "started with image_size = 16, not 20"),
-        ((), {"eta": 1.0}, "started with hparams.eta = 0.1, not 1.0"),
+        ((), {"eta": 1.0}, "started with hparams = {'checkpoint': 'embedded', 'batch_size': 4}"),
     ],
 )
 def test_resume_with_other_options(kit, finished, capsys, options, hparams, named):
@@ -131,10 +134,12 @@ def test_resume_with_other_options(kit, finished, capsys, options, hparams, name
 def test_all_runs_are_checked_before_the_first(kit, tmp_path, capsys):
     """A folder that the third run cannot go on with stops the call at once."""
     targets = ("--test_envs", "all", "--algorithm", "CETuning", "--steps", 1)
-    kit.run(tmp_path / "CETuning_target2_hparams0_trial0", *targets[2:], "--test_envs", 2,
-            "--seed", 9)  # fmt: skip
+    kit.run(tmp_path / "ce_target2_hparams0_seed0", *targets[2:], "--test_envs", 2,
+            "--holdout_fraction", 0.3)  # fmt: skip
     before = kit.stamps(tmp_path)
-    assert "seed = 9, not 0" in kit.sentence(capsys, kit.argv(tmp_path, *targets, "--resume"))
+    assert "holdout_fraction = 0.3, not 0.2" in kit.sentence(
+        capsys, kit.argv(tmp_path, *targets, "--resume")
+    )
     assert "is not empty" in kit.sentence(capsys, kit.argv(tmp_path, *targets))
     assert kit.stamps(tmp_path) == before
     assert len(list(tmp_path.iterdir())) == 1
@@ -143,7 +148,7 @@ def test_all_runs_are_checked_before_the_first(kit, tmp_path, capsys):
 def test_what_cannot_be_resumed(kit, tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("mine")
     for option in ("--resume", "--overwrite"):
-        assert "config.json" in kit.sentence(capsys, kit.argv(tmp_path, option))
+        assert "run.json" in kit.sentence(capsys, kit.argv(tmp_path, option))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -169,7 +174,7 @@ def test_a_diverged_run_keeps_what_is_good(kit, tmp_path, capsys):
     capsys.readouterr()
     assert main(argv) == 2
     error = capsys.readouterr().err
-    assert "not finite by step 2: lower the hyper-parameter lr (now 1e+30)" in error
+    assert "The loss is not finite at step 2: lower --lr (now 1e+30)" in error
     assert "Traceback" not in error
     (record,) = kit.records(tmp_path)
     assert record["step"] == 0

@@ -29,19 +29,25 @@ ACCURACIES = {f"env{number}_{part}_acc" for number in range(3) for part in ("in"
 RESULTS = {"step", "epoch", "loss", "step_time", "mem_gb", "hparams", "args"} | ACCURACIES
 TERMS = {"cross_entropy", "contrastive"}
 FILES = {
-    "results.jsonl", "done", "model.pkl", "best_iid.pkl", "model.safetensors", "config.json",
-    "checkpoint.pt", "figures", "selection.json", ".lock",
+    "results.jsonl", "done", "model.pkl", "best_iid.pkl", "model.safetensors", "run.json",
+    "checkpoint.pt", "figures", "selection.json", ".lock", "last.safetensors", "metrics.jsonl",
+    "result.json", "report.html", "classes.csv", "confusion.csv",
 }  # fmt: skip
 
 
 def test_files(finished):
     assert {path.name for path in finished.iterdir()} == FILES
     assert (finished / "done").read_text() == "done"
-    config = json.loads((finished / "config.json").read_text())["config"]
-    assert config["hparams"] == torch.load(finished / "model.pkl", weights_only=True)[
-        "model_hparams"
-    ]  # fmt: skip
-    assert (config["steps"], config["checkpoint_freq"], config["precision"]) == (5, 2, "fp32")
+    result = json.loads((finished / "result.json").read_text())
+    stored = torch.load(finished / "model.pkl", weights_only=True)
+    assert result["hparams"] == stored["model_hparams"]
+    run = json.loads((finished / "run.json").read_text())
+    assert (run["command"], run["seed"]) == ("dg", 0)
+    options = run["options"]
+    assert (options["steps"], options["eval_every"], options["precision"]) == (5, 2, "fp32")
+    page = (finished / "report.html").read_text()
+    for shown in ("Core-tuning on toys without cut, seed 0", "Curves", "Confusion"):
+        assert shown in page
 
 
 def test_records_are_domainbeds(kit, finished):
@@ -103,7 +109,11 @@ def test_the_best_model_is_that_of_the_best_source_validation(kit, tmp_path):
     last, final = kit.weights(run, "model_step4.pkl"), kit.weights(run)
     assert all(torch.equal(last[name], final[name]) for name in last)
     _, facts = exported.load_model(run)
-    assert facts["step"] == best
+    assert facts["step"] == best + 1
+    result = json.loads((run / "result.json").read_text())
+    assert (result["selected_step"], result["steps"]) == (best + 1, 5)
+    assert result["validation"]["top1"] == pytest.approx(100 * max(validation))
+    assert result["test"]["top1"] == 100 * records[best]["env0_in_acc"]
 
 
 def test_models_load_and_agree(kit, finished):
@@ -115,7 +125,7 @@ def test_models_load_and_agree(kit, finished):
     with torch.no_grad():
         torch.testing.assert_close(best(batch), plain(batch))
     assert facts["classes"] == list(kit.CLASSES)
-    assert (facts["targets"], facts["method"], facts["image_size"]) == (["cut"], "CoreTuning", 16)
+    assert (facts["targets"], facts["method"], facts["image_size"]) == (["cut"], "core_tuning", 16)
     assert (facts["mean"], facts["std"]) == (
         best.featurizer.image_encoder.mean.flatten().tolist(),
         best.featurizer.image_encoder.std.flatten().tolist(),
@@ -166,6 +176,22 @@ def test_stock_collect_results(kit, checkout, tmp_path):
                          capture_output=True, text=True, check=False)  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "Total records: 4" in run.stdout
-    for algorithm in ("CETuning", "CoreTuning"):
-        record = kit.records(tmp_path / "runs" / f"{algorithm}_target0_hparams0_trial0")[-1]
+    for algorithm, method in (("CETuning", "ce"), ("CoreTuning", "core_tuning")):
+        record = kit.records(tmp_path / "runs" / f"{method}_target0_hparams0_seed0")[-1]
         assert re.search(rf"{algorithm} +{100 * record['env0_in_acc']:.1f} ", run.stdout)
+
+
+def test_the_run_is_evaluated_on_its_target(kit, finished, capsys):
+    """What `core-tuning evaluate` finds is what a plain loop finds on all images of the target."""
+    capsys.readouterr()
+    assert main(["evaluate", str(finished), "--workers", "0"]) == 0
+    said = capsys.readouterr().out
+    model, _ = exported.load_model(finished)
+    images = load_domains("toys", kit.data)["cut"]
+    evaluate = build_transforms("domainbed", 16).evaluate
+    with torch.no_grad():
+        logits = model(torch.stack([evaluate(images.image(i)) for i in range(len(images))]))
+    right = (logits.argmax(1) == torch.tensor(images.labels)).double().mean().item()
+    assert f"test of toys (all images of cut), 36 images: top-1 {100 * right:.2f}%" in said
+    assert main(["evaluate", str(finished), "--split", "train"]) == 2
+    assert "--split is train" in capsys.readouterr().err

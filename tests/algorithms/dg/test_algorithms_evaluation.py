@@ -8,11 +8,15 @@ from torch import nn
 
 from core_tuning.algorithms.algorithm import CETuning
 from core_tuning.algorithms.environments import load_environments, split_environment
-from core_tuning.algorithms.evaluation import Protocol, Store, accuracies
+from core_tuning.algorithms.evaluation import Protocol, Store, measure
 from core_tuning.data import build_transforms
 from core_tuning.data.images import DecodedImages, ImageFiles
 
 TARGET = 1
+
+
+def accuracies(model, store, protocol, step):
+    return measure(model, step, store=store, protocol=protocol).accuracies
 
 
 class Linear(nn.Module):
@@ -159,6 +163,12 @@ def test_frozen_batch_norm_stays_frozen(make_store, make_protocol, frozen):
     assert all(norm.training is not frozen for norm in norms)
     after = algorithm.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    algorithm.step(torch.rand(8, 3, 20, 20), torch.arange(8) % 3)
+    algorithm.update([(torch.rand(8, 3, 20, 20), torch.arange(8) % 3)])
     moved = any(not torch.equal(before[name], after[name]) for name in before if "running" in name)
     assert moved is not frozen
+
+
+def test_the_mean_of_the_sources_out_splits_selects(model, make_store, make_protocol):
+    measured = measure(model, 0, store=make_store(), protocol=make_protocol())
+    values = [measured.accuracies[f"env{number}_out_acc"] for number in (0, 2)]
+    assert measured.score == measured.summary()["top1"] == pytest.approx(50 * sum(values))

@@ -12,6 +12,7 @@ from core_tuning.algorithms.hyperparameters import default_hparams
 from core_tuning.algorithms.saved import load_model, save_model
 from core_tuning.encoders import IMAGENET_MEAN, IMAGENET_STD, build_encoder, hidden_heads
 from core_tuning.errors import UserError
+from core_tuning.training.learner import Learner
 
 
 def domainbed_file(path, name, **hparams):
@@ -77,7 +78,7 @@ def test_what_is_no_model(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         load_model(tmp_path)
     for contents, named in [
-        ({"args": {"algorithm": "ERM"}}, "holds ERM: expected the model.pkl of CoreTuning"),
+        ({"args": {"algorithm": "ERM"}}, "holds ERM: expected the model.pkl of CETuning"),
         ({"model_dict": {}}, "holds no algorithm"),
         ([1, 2], "holds no algorithm"),
     ]:
@@ -92,7 +93,7 @@ def test_what_is_no_model(tmp_path):
     with pytest.raises(UserError, match="is a pipe, a socket or a device"):
         load_model(tmp_path)
     (tmp_path / "model.pkl").unlink()
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UserError, match=r"has no model\.pkl yet: go on with it by --resume"):
         load_model(tmp_path)
 
@@ -103,7 +104,7 @@ WEIGHT = "classifier.weight"
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        (("args", "algorithm"), ["ERM"], r"holds \['ERM'\]: expected the model.pkl of CoreTuning"),
+        (("args", "algorithm"), ["ERM"], r"holds \['ERM'\]: expected the model.pkl of CETuning"),
         (("model_input_shape",), None, "damaged \\('model_input_shape' is None"),
         (("model_input_shape",), (3,), "no CETuning for 4 classes and images of the shape"),
         (("model_input_shape",), (1, 28, 28), "The images have 1 channels"),
@@ -149,8 +150,11 @@ def test_attention_heads_are_stored(tmp_path):
     hparams["checkpoint"] = str(tmp_path / "moco.pth")
     algorithm = CLASSES["CETuning"]((3, 224, 224), 4, 2, hparams)
     assert hparams["encoder"] == algorithm.hparams["encoder"] == f"{name},num_heads=12"
-    save_model(tmp_path / "model.pkl", algorithm, {"algorithm": "CETuning"}, (3, 224, 224), 2)
+    learner = Learner(algorithm.featurizer.image_encoder, algorithm.classifier, algorithm.objective)
+    args = {"algorithm": "CETuning"}
+    save_model(tmp_path / "model.pkl", learner, 7, args, hparams, (3, 224, 224), 2)
     loaded = load_model(tmp_path)
+    assert int(loaded.steps_taken) == 7
     assert hidden_heads(loaded.featurizer.image_encoder.encoder) == 12
     images = torch.rand(1, 3, 224, 224)
     with torch.no_grad():

@@ -13,8 +13,8 @@ from core_tuning.encoders import build_encoder, hidden_heads
 from core_tuning.errors import UserError
 from core_tuning.objectives import CrossEntropyLoss
 from core_tuning.pretrained import load_image_encoder
-from core_tuning.training import Learner
 from core_tuning.training.exported import load_model
+from core_tuning.training.learner import Learner
 
 NAME = "timm:vit_small_patch16_224"
 WITH_12 = f"{NAME},num_heads=12"

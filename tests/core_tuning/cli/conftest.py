@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 
 from core_tuning.cli import main
 from core_tuning.encoders import build_encoder
-from core_tuning.training import RunFolder
+from core_tuning.training.folder import RunFolder
 
 PREFIX = "core-tuning: error: "
-PROGRESS = re.compile(r"^(core_tuning|ce|ce_con) seed \d+: +\d+%")
+PROGRESS = re.compile(r"^step \d+ of \d+: ")
 
 
 def only_sentence(stderr: str, *, after_progress: bool = False) -> str:
@@ -89,7 +89,7 @@ class Place:
     def single_run(self) -> Path:
         folder = self.path / "single"
         folder.mkdir()
-        RunFolder(folder).start({})
+        RunFolder(folder).start({"command": "finetune", "options": {}})
         return folder
 
 

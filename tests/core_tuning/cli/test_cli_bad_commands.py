@@ -15,7 +15,7 @@ from core_tuning.cli import main
         (["finetun"], "command 'finetun'.*did you mean 'finetune'"),
         (["xyz"], "command 'xyz': expected one of demo, "),
         (["--frobnicate"], "--frobnicate"),
-        (["evaluate"], "run"),
+        (["evaluate"], "RUN"),
         (["evaluate", "gone"], "gone.* does not exist"),
         (["inspect", "gone.pth"], "The file gone.pth does not exist"),
         (["inspect"], "FILE"),
@@ -32,7 +32,7 @@ from core_tuning.cli import main
 def test_bad_input_of_other_commands(kit, capsys, tmp_path, monkeypatch, argv, pattern):
     monkeypatch.chdir(tmp_path)
     # A demo whose mistake goes unnoticed must not train for minutes.
-    monkeypatch.setattr("core_tuning.algorithms.dg_run.run_job", lambda *_: pytest.fail("no error"))
+    monkeypatch.setattr("core_tuning.algorithms.dg_run.train", lambda *_: pytest.fail("no error"))
     try:
         sentence = kit.run_bad(capsys, *argv)
     except SystemExit as stop:
@@ -64,14 +64,14 @@ def test_demo_overwrites_demos_alone(capsys, place, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("core_tuning.algorithms.dg_run.run_job", stop)
+    monkeypatch.setattr("core_tuning.algorithms.dg_run.train", stop)
     code = main(["demo", "--output", str(place.path), "--overwrite"])
     assert theirs.exists()
     assert code == 2
 
 
 def test_demo_checks_its_options_before_it_deletes(kit, capsys, place):
-    kept = place.path / "ce" / "config.json"
+    kept = place.path / "ce" / "run.json"
     kept.parent.mkdir()
     kept.write_text("{}")
     kit.run_bad(capsys, "demo", "--output", place.path, "--overwrite", "--steps", 0)

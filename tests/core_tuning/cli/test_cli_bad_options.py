@@ -64,7 +64,7 @@ BAD_FINETUNE = {
     # Encoder and checkpoint.
     "no checkpoint named": Bad(
         lambda place: ["--dataset", "folder", "--data-dir", place.folder(), "--batch-size", 4],
-        "--pretrained is missing for folder",
+        "--pretrained is missing",
     ),
     "checkpoint missing": pretrained(
         lambda place: place.path / "gone.pth", "gone.pth does not exist"
@@ -99,10 +99,17 @@ BAD_FINETUNE = {
     "lambda_p large": given("--lambda-p 2", "--lambda-p is 2.0"),
     "projection too deep": given("--projection-depth 6", "6"),
     "projection of no width": given("--projection-dim 0", "0"),
-    "released with ce": given("--variant released --method ce", "'released' with --method ce"),
-    "released with ce_con": given("--variant released --method ce_con", "--method ce_con"),
-    "ce mixes hard": given("--method ce --mixing hard", "'hard'"),
-    "ce_con mixes": given("--method ce_con --mixing manifold", "'manifold'"),
+    "ce mixes hard": given("--method ce --mixing hard", "'hard' with --method ce"),
+    "ce_con mixes": given(
+        "--method ce_con --mixing manifold",
+        "--mixing is given with --method ce_con, which does not have it: .* core_tuning",
+    ),
+    "ce has no eta": given("--method ce --eta 1", "--eta is given with --method ce"),
+    "the release has no ablations": given("--method released --no-focal", "--focal is given"),
+    "dropout 1": given("--dropout 1", "--dropout is 1.0"),
+    "lr decay 0": given("--lr-decay 0", "--lr-decay is 0.0"),
+    "memory negative": given("--memory -1", "--memory is -1.0"),
+    "two lengths": given("--steps 3 --epochs 2", "--steps is 3 and --epochs is 2"),
     # Optimisation.
     "batch of 0": given("--batch-size 0", "--batch-size is 0"),
     "batch negative": given("--batch-size -4", "--batch-size is -4"),
@@ -137,7 +144,7 @@ BAD_FINETUNE = {
     "fp16 on a CPU": given("--precision fp16 --device cpu", "'fp16' on a CPU"),
     "workers negative": given("--workers -1", "--workers is -1"),
     # Run.
-    "seeds empty": given("--seeds", "--seeds is empty"),
+    "seeds empty": given("--seeds", "--seeds: expected at least one"),
     "seeds twice": given("--seeds 1 1", r"--seeds is \[1, 1\]"),
     "seed negative": given("--seeds -1", "--seeds is -1: expected at least 0"),
     "resume and overwrite": given("--resume --overwrite", "--resume and --overwrite"),

@@ -15,7 +15,7 @@ BAD_OUTPUT = {
     ),
     "no run to resume": (
         lambda place: ["--output", place.full_folder(), "--resume"],
-        "config.json",
+        "run.json",
     ),
     "a file": (lambda place: ["--output", place.file("file")], "is a file"),
     "below a file": (lambda place: ["--output", place.file("file") / "run"], "file"),

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from core_tuning.report.run import RUN_FILES, WorstImages, write_run_report
-from core_tuning.training.evaluation import Evaluation
+from core_tuning.report import RUN_FILES
+from core_tuning.report.run import WorstImages, write_run_report
+from core_tuning.training.evaluate import Evaluation
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 
@@ -97,7 +98,7 @@ def test_ten_thousand_classes_take_little_memory_and_no_pandas(tmp_path):
     program = f"""
 import resource, json, sys, torch
 from pathlib import Path
-from core_tuning.training.evaluation import Evaluation
+from core_tuning.training.evaluate import Evaluation
 true = torch.arange(10_000).repeat_interleave(5)
 predicted = true.roll(2)
 pairs, counts = (true * 10_000 + predicted).unique(return_counts=True)

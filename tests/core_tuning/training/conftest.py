@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from core_tuning.config import TrainingOptions
+from core_tuning.data.loading import EpochSampler
 from core_tuning.encoders import NO_NORMALISATION, ImageEncoder
 from core_tuning.objectives import CoreTuningLoss, CrossEntropyLoss
-from core_tuning.training import Learner, RunFolder, Settings, evaluate, fit
+from core_tuning.training.build import EpochBatches
+from core_tuning.training.evaluate import evaluate
+from core_tuning.training.folder import RunFolder
+from core_tuning.training.learner import Learner
+from core_tuning.training.loop import BatchChange, Evaluator, fit
+from core_tuning.training.run import RunRecorder
 
 CLASSES = 3
 WIDTH = 5
@@ -74,6 +82,15 @@ def build_learner(
     return Learner(encoder, nn.Linear(WIDTH, CLASSES, bias=False), objective)
 
 
+def options(**given: Any) -> TrainingOptions:
+    """Three epochs of batches of six, by SGD, without a preset."""
+    defaults = {
+        "epochs": 3, "batch_size": 6, "lr": 0.1, "momentum": 0.9, "nesterov": True,
+        "weight_decay": 1e-4, "schedule": "cosine", "workers": 0,
+    }  # fmt: skip
+    return TrainingOptions(**{**defaults, **given})
+
+
 @pytest.fixture
 def tiny() -> types.SimpleNamespace:
     """Return the learner's and the data's constructors, and `train`, which calls `fit`."""
@@ -83,20 +100,37 @@ def tiny() -> types.SimpleNamespace:
         learner: Learner | None = None,
         *,
         images: int = 26,
-        validate: Callable[[], Any] | str | None = "on 9 images",
-        **settings: Any,
+        validate: Callable[[Learner], Any] | str | None = "on 9 images",
+        seed: int = 0,
+        change: BatchChange | None = None,
+        **given: Any,
     ) -> types.SimpleNamespace:
         learner = build_learner() if learner is None else learner
         folder = RunFolder(path)
-        if not folder.config_path.exists():
-            folder.start({})
+        if not folder.marker_path.exists():
+            folder.start({"options": {}})
         if validate == "on 9 images":
             loader = DataLoader(TinyImages(9), batch_size=4)
             validate = partial(evaluate, loader=loader, num_classes=CLASSES)
-        chosen = Settings(**{"epochs": 3, "batch_size": 6, "lr": 0.1, **settings})
-        state = fit(learner, TinyImages(images), validate, chosen, folder, facts={})
+        chosen = options(**given)
+        sampler = EpochSampler(images, chosen.batch_size, seed)
+        steps = chosen.total_steps(len(sampler))
+        measure = None if validate is None else lambda model, step: validate(model)
+        state = fit(
+            learner,
+            EpochBatches(TinyImages(images), sampler, steps, chosen.workers),
+            Evaluator(measure, chosen.eval_every or len(sampler)),
+            chosen,
+            RunRecorder(folder, {}, chosen, ExitStack()),
+            seed=seed,
+            change=change,
+        )
         return types.SimpleNamespace(learner=learner, folder=folder, state=state)
 
     return types.SimpleNamespace(
-        train=train, build_learner=build_learner, Images=TinyImages, classes=CLASSES
+        train=train,
+        build_learner=build_learner,
+        Images=TinyImages,
+        classes=CLASSES,
+        options=options,
     )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core_tuning.training import loop
-from core_tuning.training.batch_change import ChangedBatch
+from core_tuning.training.loop import ChangedBatch
 
 
 class Doubling:
@@ -36,13 +35,9 @@ class Doubling:
 @pytest.fixture
 def fit(tiny, tmp_path):
     def call(name, change, **settings):
-        folder = loop.RunFolder(tmp_path / name)
-        if folder.is_free():
-            folder.start({})
-        chosen = loop.Settings(**{"epochs": 1, "batch_size": 6, "lr": 0.1, **settings})
-        learner = tiny.build_learner()
-        loop.fit(learner, tiny.Images(26), None, chosen, folder, facts={}, change=change)
-        return learner, folder.read_metrics()
+        settings = {"epochs": 1, **settings}
+        run = tiny.train(tmp_path / name, validate=None, change=change, **settings)
+        return run.learner, run.folder.read_metrics()
 
     return call
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from core_tuning.training import Evaluation, evaluate
+from core_tuning.training.evaluate import Evaluation, evaluate
 
 # Logits of six images of classes 0, 0, 0, 1, 1 and 3; class 2 does not occur, and is predicted.
 LABELS = [0, 0, 0, 1, 1, 3]

@@ -17,8 +17,8 @@ from torch import nn
 from core_tuning.encoders import ImageEncoder, Normalisation, build_encoder, feature_dim
 from core_tuning.errors import UserError
 from core_tuning.objectives import CrossEntropyLoss
-from core_tuning.training import Learner
 from core_tuning.training.exported import load_model
+from core_tuning.training.learner import Learner
 
 CLASSES = 4
 NORMALISATION = Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
@@ -152,7 +152,7 @@ def test_no_such_model(tmp_path):
 
 
 def test_a_run_that_has_no_model_yet(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "run.json").write_text("{}")
     expected = f"The run in {tmp_path} has no model.safetensors yet: go on with it by --resume"
     assert expected in refusal(tmp_path)
 
@@ -170,7 +170,7 @@ def test_a_run_that_has_no_model_yet(tmp_path):
 )
 def test_a_model_of_another_kind(tmp_path, file, contents):
     (tmp_path / file).write_bytes(contents)
-    assert "is no fine-tuned model of this package" in refusal(tmp_path / file)
+    assert "is not a fine-tuned model of this package" in refusal(tmp_path / file)
 
 
 @pytest.mark.parametrize("contents", [b"", b"no tensors", None])
@@ -198,7 +198,7 @@ def test_facts_of_another_type(tmp_path, name, value):
         build_learner("small_resnet"), path, **{k: v for k, v in FACTS.items() if k != name}
     )
     text = refusal(path)
-    assert "is no fine-tuned model" in text if name == "classes" else f"'{name}' is None" in text
+    assert "is not a fine-tuned model" in text if name == "classes" else f"'{name}' is None" in text
 
 
 def test_facts_that_are_no_json_object(tmp_path):

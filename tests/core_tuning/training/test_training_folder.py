@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from core_tuning.errors import UserError
-from core_tuning.training import RunFolder
-from core_tuning.training.folder import write_atomically
+from core_tuning.training.folder import RunFolder, write_atomically
 
 
 def names(folder):
@@ -16,7 +15,7 @@ def names(folder):
 
 def started(path, config=None):
     folder = RunFolder(path)
-    folder.start(config or {"lr": 0.1, "workers": 2})
+    folder.start(config or {"options": {"lr": 0.1, "workers": 2}})
     return folder
 
 
@@ -44,21 +43,15 @@ def test_a_write_that_is_cut_short_leaves_the_old_file(tmp_path, monkeypatch):
 def test_every_file_of_a_run_is_written_atomically(tmp_path):
     folder = started(tmp_path / "run")
     folder.save_checkpoint({"step": 1})
-    folder.save_model(b"model")
-    folder.write_csv("table.csv", [["a", "b"], [1, 2]])
-    folder.write_json(folder.result_path, {"top1": 1.0})
     folder.append_metrics({"step": 1})
-    assert names(folder.path) == [
-        "checkpoint.pt", "config.json", "figures", "metrics.jsonl", "model.safetensors",
-        "result.json", "table.csv",
-    ]  # fmt: skip
-    assert (folder.path / "table.csv").read_text() == "a,b\n1,2\n"
+    assert names(folder.path) == ["checkpoint.pt", "figures", "metrics.jsonl", "run.json"]
 
 
-def test_config_holds_the_versions(tmp_path):
-    folder = started(tmp_path / "run", {"lr": 0.5})
-    contents = json.loads(folder.config_path.read_text())
-    assert contents["config"] == folder.read_config() == {"lr": 0.5}
+def test_the_marker_holds_the_versions(tmp_path):
+    run = {"command": "finetune", "options": {"lr": 0.5}, "seed": 3}
+    folder = started(tmp_path / "run", run)
+    contents = json.loads(folder.marker_path.read_text())
+    assert {name: contents[name] for name in run} == folder.read_run() == run
     (environment,) = contents["environments"]
     assert environment["torch"] == importlib.metadata.version("torch")
     assert {"python", "platform", "command", "core-tuning", "timm"} <= set(environment)
@@ -77,64 +70,66 @@ def test_checkpoint_round_trip(tmp_path):
 def test_metrics_without_a_last_line_that_was_cut(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.read_metrics() == []
-    folder.append_metrics({"step": 1})
-    folder.append_metrics({"step": 2})
+    lines = [{"step": step, "epoch": 0.5, "train": {}, "seconds": 1} for step in (1, 2)]
+    for line in lines:
+        folder.append_metrics(line)
     with folder.metrics_path.open("a") as file:
         file.write('{"step": 3, "tr')
-    assert folder.read_metrics() == [{"step": 1}, {"step": 2}]
-    folder.forget_metrics_after(1)
-    folder.append_metrics({"step": 2})
-    assert folder.metrics_path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    assert folder.read_metrics() == lines
+    with folder.metrics_path.open("a") as file:
+        file.write("\n")
+    with pytest.raises(UserError, match=r"line 3 of .*metrics.jsonl is damaged"):
+        folder.read_metrics()
 
 
 def test_a_folder_that_is_not_empty(tmp_path):
-    RunFolder(tmp_path).start({"lr": 0.1})
-    before = (tmp_path / "config.json").read_text()
+    RunFolder(tmp_path).start({"options": {"lr": 0.1}})
+    before = (tmp_path / "run.json").read_text()
     with pytest.raises(
         UserError, match=r"is not empty: go on with --resume, start again with --ov"
     ):
-        RunFolder(tmp_path).start({"lr": 0.2})
-    assert (tmp_path / "config.json").read_text() == before
+        RunFolder(tmp_path).start({"options": {"lr": 0.2}})
+    assert (tmp_path / "run.json").read_text() == before
 
 
 def test_overwrite_is_for_runs_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match=r"is not a run's \(it has no config.json\)"):
+    with pytest.raises(UserError, match=r"is not a run's \(it has no run.json\)"):
         RunFolder(tmp_path).start({}, overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "mine"
 
 
 def test_overwrite_deletes_the_older_run(tmp_path):
     folder = started(tmp_path / "run")
-    folder.save_model(b"old")
-    folder.start({"lr": 1}, overwrite=True)
-    assert names(folder.path) == ["config.json", "figures"]
-    assert folder.read_config() == {"lr": 1}
+    folder.model_path.write_bytes(b"old")
+    folder.start({"options": {"lr": 1}}, overwrite=True)
+    assert names(folder.path) == ["figures", "run.json"]
+    assert folder.read_run() == {"options": {"lr": 1}}
 
 
 def test_an_empty_folder_is_taken(tmp_path):
     RunFolder(tmp_path).start({})
-    assert names(tmp_path) == ["config.json", "figures"]
+    assert names(tmp_path) == ["figures", "run.json"]
 
 
 def test_resume_of_another_configuration_names_the_key(tmp_path):
-    folder = started(tmp_path, {"lr": 0.1, "eta": 1})
-    before = folder.config_path.read_bytes()
+    folder = started(tmp_path, {"options": {"lr": 0.1, "eta": 1}})
+    before = folder.marker_path.read_bytes()
     with pytest.raises(UserError, match=r"was started with lr = 0.1, not 0.2: resume it with the"):
-        folder.resume({"lr": 0.2, "eta": 1})
+        folder.resume({"options": {"lr": 0.2, "eta": 1}})
     with pytest.raises(UserError, match=r"was started with eta = 1, not None"):
-        folder.resume({"lr": 0.1})
-    assert folder.config_path.read_bytes() == before
+        folder.resume({"options": {"lr": 0.1}})
+    assert folder.marker_path.read_bytes() == before
 
 
-def test_resume_where_harmless_keys_differ(tmp_path):
-    folder = started(tmp_path, {"lr": 0.1, "workers": 2})
-    folder.resume({"lr": 0.1, "workers": 5}, may_differ=frozenset({"workers"}))
-    assert folder.read_config() == {"lr": 0.1, "workers": 5}
+def test_resume_where_movable_options_differ(tmp_path):
+    folder = started(tmp_path)
+    folder.resume({"options": {"lr": 0.1, "workers": 5}})
+    assert folder.read_run() == {"options": {"lr": 0.1, "workers": 5}}
 
 
 def test_resume_where_there_is_no_run(tmp_path):
-    with pytest.raises(UserError, match=r"is not a run's folder: it has no config.json"):
+    with pytest.raises(UserError, match=r"is not a run's folder: it has no run.json"):
         RunFolder(tmp_path / "gone").resume({})
 
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from core_tuning.data.loading import EpochSampler
 from core_tuning.errors import UserError
 from core_tuning.objectives import LossTerms
-from core_tuning.training import Evaluation, loop, progress
+from core_tuning.training import progress
+from core_tuning.training.evaluate import Evaluation
 
 
 def weights(run):
@@ -77,7 +79,7 @@ def test_one_step_of_sgd_by_hand(tiny, tmp_path):
     learner = tiny.build_learner().train()
     optimizer = torch.optim.SGD(learner.parameters(), nesterov=True, **settings)
     images = tiny.Images(6)
-    keys = next(iter(loop.EpochSampler(6, 6, 0).batches(0)))
+    keys = next(iter(EpochSampler(6, 6, 0).batches(0)))
     batch = torch.stack([images[key][0] for key in keys])
     labels = torch.tensor([images[key][1] for key in keys])
     torch.nn.functional.cross_entropy(learner(batch), labels).backward()
@@ -103,7 +105,7 @@ def test_the_rate_of_each_step(tiny, tmp_path, schedule, factors):
 def test_limit_steps_ends_the_schedule_too(tiny, tmp_path):
     run = tiny.train(tmp_path, schedule="linear", limit_steps=6)
     lines = run.folder.read_metrics()
-    assert [(line["epoch"], line["step"]) for line in lines] == [(1, 4), (2, 6)]
+    assert [(line["epoch"], line["step"]) for line in lines] == [(1, 4), (1.5, 6)]
     assert learning_rates(run) == pytest.approx([0.1 * (1 - 3 / 6), 0.1 * (1 - 5 / 6)])
     assert "validation" in lines[-1]
 
@@ -144,7 +146,7 @@ def test_the_best_model_is_exported(tiny, tmp_path):
     stored = load_file(run.folder.model_path)
     assert torch.equal(stored["fc.weight"], exported[1])
     assert not torch.equal(stored["fc.weight"], exported[3])
-    assert (run.state.best_epoch, run.state.best_score) == (2, 80)
+    assert (run.state.best_step, run.state.best_score) == (8, 80)
 
 
 def test_the_last_model_is_exported_without_validation(tiny, tmp_path):
@@ -152,12 +154,18 @@ def test_the_last_model_is_exported_without_validation(tiny, tmp_path):
     stored = load_file(run.folder.model_path)
     assert torch.equal(stored["fc.weight"], run.learner.classifier.weight)
     assert not any("validation" in line for line in run.folder.read_metrics())
+    assert torch.equal(load_file(run.folder.last_path)["fc.weight"], stored["fc.weight"])
 
 
-def test_eval_every_includes_the_last_epoch(tiny, tmp_path):
-    run = tiny.train(tmp_path, epochs=5, eval_every=2)
-    evaluated = [line["epoch"] for line in run.folder.read_metrics() if "validation" in line]
-    assert evaluated == [2, 4, 5]
+def test_eval_every_counts_steps_and_includes_the_last(tiny, tmp_path):
+    run = tiny.train(tmp_path, epochs=5, eval_every=8)
+    evaluated = [line["step"] for line in run.folder.read_metrics() if "validation" in line]
+    assert evaluated == [8, 16, 20]
+
+
+def test_a_length_in_steps(tiny, tmp_path):
+    run = tiny.train(tmp_path, epochs=None, steps=7)
+    assert [line["step"] for line in run.folder.read_metrics()] == [4, 7]
 
 
 def test_the_same_seed_twice_and_another(tiny, tmp_path):
@@ -250,9 +258,9 @@ def test_weights_that_are_not_finite_are_not_kept(tiny, tmp_path, monkeypatch, b
 
 
 def test_weights_that_are_not_finite_are_not_exported(tiny, tmp_path):
-    """Without a validation split every epoch's model is exported, but no broken one."""
     learner = tiny.build_learner()
-    learner.objective = BadGradient(8)
-    with pytest.raises(UserError, match="weights are not finite after step 8"):
+    learner.objective = BadGradient(12)
+    with pytest.raises(UserError, match="weights are not finite after step 12"):
         tiny.train(tmp_path, learner, validate=None)
-    assert finite_tensors(load_file(tmp_path / "model.safetensors"))
+    assert not (tmp_path / "model.safetensors").exists()
+    assert not (tmp_path / "last.safetensors").exists()

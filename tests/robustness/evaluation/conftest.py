@@ -88,8 +88,8 @@ def write_run(folder, data_dir, classes=("ant", "bee"), size=SIZE, **facts):
         "encoder": "small_resnet", "classes": list(classes), "mean": [0.5] * 3, "std": [0.25] * 3,
         "image_size": size, "transforms": "small", "dataset": "folder", "method": "ce", "seed": 0,
     }  # fmt: skip
-    config = {"data_dir": str(data_dir), "validation": 0.1, "fraction": 1.0, "seed": 0}
-    RunFolder(folder).start(config)
+    options = {"data_dir": str(data_dir), "validation": 0.1, "fraction": 1.0}
+    RunFolder(folder).start({"command": "finetune", "options": options, "seed": 0})
     (folder / "model.safetensors").write_bytes(learner.export({**known, **facts}))
     result = {"selection": "best validation top-1", "validation": {"top1": 50.0}}
     (folder / "result.json").write_text(json.dumps(result))

@@ -143,7 +143,7 @@ def test_masking_checks_of_another_type(stopped, copied, capsys, checks):
 
 
 @pytest.mark.parametrize("how", [how for how in DAMAGE if how != "another object"])
-@pytest.mark.parametrize("name", ["config.json", "result.json"])
+@pytest.mark.parametrize("name", ["run.json", "result.json"])
 def test_a_damaged_file_of_the_run(copied, kit, capsys, name, how):
     damage(copied / name, how)
     error = kit.refused(capsys, "robust", "evaluate", copied, "--workers", 0, "--output",
@@ -155,9 +155,9 @@ def test_a_damaged_file_of_the_run(copied, kit, capsys, name, how):
 @pytest.mark.parametrize(
     ("name", "contents"),
     [
-        ("config.json", {"config": []}), ("config.json", {"config": {"seed": "0"}}),
-        ("config.json", {"config": {"fraction": None}}),
-        ("config.json", {"config": {"data_dir": 3}}), ("result.json", {"selection": 3}),
+        ("run.json", {"options": []}), ("run.json", {"seed": "0"}),
+        ("run.json", {"options": {"fraction": None}}),
+        ("run.json", {"options": {"data_dir": 3}}), ("result.json", {"selection": 3}),
     ],
 )  # fmt: skip
 def test_a_file_of_the_run_with_a_value_of_another_type(copied, kit, capsys, name, contents):

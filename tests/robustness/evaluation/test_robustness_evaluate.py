@@ -223,10 +223,10 @@ def test_the_global_random_state_and_the_run_are_left_alone(evaluate, run, tmp_p
 
 
 def test_images_that_are_not_those_of_the_run(run, evaluate):
-    path = run / "config.json"
+    path = run / "run.json"
     contents = json.loads(path.read_text())
     data = load_splits("folder", run.parent / "data").fingerprint
-    contents["config"]["data"] = data
+    contents["data"] = data
     path.write_text(json.dumps(contents))
     assert evaluate(output=run / "first")["data"]["warnings"] == []
     (run.parent / "data/val/ant/0000.png").unlink()

@@ -12,7 +12,7 @@ from torch import nn
 from core_tuning.cli import main
 from core_tuning.encoders import ImageEncoder, build_encoder
 from core_tuning.objectives import CrossEntropyLoss
-from core_tuning.training import Learner
+from core_tuning.training.learner import Learner
 
 CLASSES = 3
 

@@ -57,8 +57,8 @@ def test_no_clean_accuracy_without_clean_images(train):
 
 def test_bf16_attack(train):
     run = train("--attack-precision", "bf16")
-    config = json.loads((run.folder / "config.json").read_text())["config"]
-    assert (config["precision"], config["attack_precision"]) == ("fp32", "bf16")
+    options = json.loads((run.folder / "run.json").read_text())["options"]
+    assert (options["precision"], options["attack_precision"]) == ("fp32", "bf16")
 
 
 def test_accumulation_attacks_every_micro_batch(train):
@@ -69,7 +69,7 @@ def test_accumulation_attacks_every_micro_batch(train):
 def test_the_model_is_selected_by_robust_accuracy(train, monkeypatch):
     """Clean accuracy falls and robust accuracy rises: the last epoch's model is kept."""
     from core_tuning.robustness.validation import RobustEvaluation
-    from core_tuning.training import Evaluation
+    from core_tuning.training.evaluate import Evaluation
 
     robust = iter([3, 5, 4, 5])
 
@@ -82,7 +82,7 @@ def test_the_model_is_selected_by_robust_accuracy(train, monkeypatch):
 
     monkeypatch.setattr("core_tuning.robustness.validation.evaluate_robust", scripted)
     run = train("--epochs", "3")
-    assert run.result["selected_epoch"] == 2
+    assert run.result["selected_step"] == run.lines[1]["step"]
     assert run.result["validation"]["robust_top1"] == 50
 
 

@@ -7,9 +7,14 @@ import importlib.metadata
 import pytest
 
 from core_tuning.cli import main
+from core_tuning.errors import UserError
+from core_tuning.robustness.config import RobustTrain
 from core_tuning.robustness.train import adversarial
-from core_tuning.robustness.train_options import parse
 from core_tuning.training.build import image_size
+
+
+def parse(argv):
+    return RobustTrain.read("core-tuning robust train", argv)
 
 
 @pytest.mark.parametrize(
@@ -39,23 +44,21 @@ from core_tuning.training.build import image_size
         (("--attack-steps", "1.5"), "--attack-steps: invalid int value: '1.5'"),
         (("--adv-weight", "nan"), "--adv-weight is nan"),
         (("--eps-warmup", "nan", "0"), "--eps-warmup is nan 0"),
-        (("--eps-warmup", "0"), "--eps-warmup: expected 2 arguments"),
+        (("--eps-warmup", "0"), "--eps-warmup is 0: expected two numbers"),
         (("--norm", "linf", "--eps", "8"), "larger than the range"),
         (("--norm", "l3"), "norm is 'l3'"),
         (("--step-size", "0"), "step size is 0"),
         (("--attack-steps", "0"), "attack steps is 0: expected 1 to 10000"),
         (("--attack-steps", "1000000000"), "attack steps is 1000000000"),
-        (("--steps", "1000"), "--steps 1000 is given"),
-        (("--steps=7", "--attack-steps", "7"), "PGD are --attack-steps"),
-        (("--steps",), "length of training is --epochs"),
+        (("--steps", "1000"), "--steps is 1000 and --epochs is 1: give one of them"),
+        (("--steps",), "argument --steps: expected one argument"),
         (("--adv-weight", "1.5"), "--adv-weight is 1.5"),
         (("--adv-weight", "0.9", "--adversarial-only"), "no clean half"),
         (("--eps-warmup", "0", "1"), "stay below the 1 epochs"),
         (("--eps-warmup", "-1", "0"), "--eps-warmup is -1 0"),
         (("--ema", "1"), "--ema is 1.0"),
         (("--attack-precision", "fp16"), "--attack-precision is 'fp16' with --precision fp32"),
-        (("--method", "core_tuning", "--variant", "released", "--adv-weight", "0.9"),
-         "--variant released"),
+        (("--method", "released", "--adv-weight", "0.9"), "released, which has no weights"),
     ],
 )  # fmt: skip
 def test_refused(arguments, capsys, tmp_path, options, named):
@@ -64,6 +67,14 @@ def test_refused(arguments, capsys, tmp_path, options, named):
     assert error.startswith("core-tuning: error: ") and error.count("\n") == 1
     assert named in error
     assert not (tmp_path / "run").exists()
+
+
+def test_few_steps_may_be_meant_for_the_attack():
+    with pytest.raises(UserError, match="--steps is 99, the length of training: give the steps of"):
+        parse(["--steps", "99"])
+    assert parse(["--steps", "100"]).steps == 100
+    both = parse(["--steps", "7", "--attack-steps", "3"])
+    assert (both.steps, both.attack_steps) == (7, 3)
 
 
 def test_torchattacks_missing(arguments, capsys, monkeypatch, tmp_path):
@@ -91,8 +102,8 @@ def test_an_l2_eps_that_no_image_can_use(arguments, capsys, tmp_path):
 def test_the_budget_is_printed_first(train, capsys):
     train("--step-size", "0.25")
     assert capsys.readouterr().out.splitlines()[0] == (
-        "attack: l2 norm, eps 0.5 on images of 16x16 pixels in [0, 1]; 2 steps of PGD of size "
-        "0.25 from a random start"
+        "attack: l2 norm, eps 0.5 on images in [0, 1]; 2 steps of PGD of size 0.25 from a random "
+        "start"
     )
     train("--norm", "linf", "--eps", "8/255", output="linf")
     assert "linf norm, eps 8/255 on" in capsys.readouterr().out.splitlines()[0]
@@ -124,10 +135,10 @@ def test_the_papers_budgets_need_no_option(options, sides):
 
 def test_runs_that_differ_have_folders_that_differ():
     """By default, so that none overwrites another."""
-    lines = ([], ["--variant", "released"], ["--method", "ce"], ["--norm", "linf"], ["--eps", "1"])
+    lines = ([], ["--method", "released"], ["--method", "ce"], ["--norm", "linf"], ["--eps", "1"])
     folders = {str(parse(line).output) for line in lines}
     assert len(folders) == len(lines)
-    assert "runs/emoji_domains-at_core_tuning-released-l2-0.5" in folders
+    assert "runs/emoji_domains-at_released-l2-0.5" in folders
 
 
 def test_a_bad_image_is_refused_before_a_run_folder_is_made(arguments, data, tmp_path, capsys):

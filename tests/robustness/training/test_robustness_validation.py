@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from core_tuning.robustness import make_budget, perturb
 from core_tuning.robustness.validation import evaluate_robust
-from core_tuning.training.randomness import derive_seed
+from core_tuning.training.seeds import derive_seed
 
 pytest.importorskip("torchattacks")
 

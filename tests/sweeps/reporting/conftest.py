@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from core_tuning.cli import main
+from core_tuning.methods import METHODS
 from core_tuning.sweeps.definition import load_sweep
 from core_tuning.sweeps.folder import start_sweep
 from core_tuning.sweeps.reporting.results import budgets_of, options_of, single_target
@@ -28,7 +29,7 @@ def finetune_result(top1, *, seed=0, validation=None):
     chosen = None if validation is None else {**test, "top1": validation, "images": 246}
     return {
         "dataset": "emoji_domains", "split": "all domains", "warnings": [], "method": "ce",
-        "variant": "equations", "seed": seed, "steps": 408, "selected_epoch": 9,
+        "seed": seed, "steps": 408, "selected_step": 306,
         "selection": "best validation top-1", "validation": chosen, "test": test, "seconds": 35.9,
     }  # fmt: skip
 
@@ -72,6 +73,13 @@ def write_lines(path, records):
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
+def algorithm_of(run):
+    options = options_of(run, 0)
+    if "algorithm" in options:
+        return options["algorithm"][0]
+    return METHODS[options.get("method", ["core_tuning"])[0]].domainbed
+
+
 def finish(folder, run, percent):
     """Write what a finished run leaves; percent(run, *facts) says how good it is."""
     path = folder.run_path(run.id)
@@ -79,7 +87,7 @@ def finish(folder, run, percent):
         targets = [single_target(run)]
         records = [
             domain_record(targets, at, percent(run) / 100, trial=run.seed, sources=0.5 + at / 1000,
-                          algorithm=options_of(run, 0)["algorithm"][0], folder=run.id)
+                          algorithm=algorithm_of(run), folder=run.id)
             for at in (0, 100, 299)
         ]  # fmt: skip
         write_lines(path / "results.jsonl", records)

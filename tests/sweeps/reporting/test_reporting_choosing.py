@@ -10,10 +10,10 @@ DOMAINS = """\
 title = "x"
 command = "dg"
 seeds = [0, 1]
-options = { algorithm = "CETuning", steps = 300 }
+options = { method = "ce", steps = 300 }
 axes.target = [{ name = "fluent", options = { test_envs = 0 } }]
 [grid]
-checkpoint_freq = [50, 100]
+eval_every = [50, 100]
 """
 ROBUST = """\
 title = "x"
@@ -104,7 +104,7 @@ def test_domains_are_chosen_by_the_source_domains(chosen, define):
     """`finish` makes the last step the best on the source domains, with 79.9%."""
     notes = chosen(define(text=DOMAINS), lambda run, *facts: 30.0 + run.seed)
     assert notes[0] == (
-        "fluent: Validation chooses checkpoint_freq 50, with 79.90% on validation images of the "
+        "fluent: Validation chooses eval_every 50, with 79.90% on validation images of the "
         "source domains and 30.50% on the target domain (mean of 2), among the 2 settings with "
         "finished runs."
     )

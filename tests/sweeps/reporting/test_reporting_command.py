@@ -80,7 +80,7 @@ def test_runs_without_pairs_are_not_called_damaged(tmp_path, kit, filled, define
     """Runs that leave out two domains only serve others, and nobody shall delete them."""
     targets = [("zero", 0), ("one", 1), ("both", [0, 1])]
     given = [f"{{ name = '{name}', options = {{ test_envs = {each} }} }}" for name, each in targets]
-    text = "title = 'pairs'\ncommand = 'dg'\noptions = { algorithm = 'CETuning', steps = 300 }\n"
+    text = "title = 'pairs'\ncommand = 'dg'\noptions = { method = 'ce', steps = 300 }\n"
     path = define(text=f"{text}axes.target = [{', '.join(given)}]\n")
     folder = filled(tmp_path / "sweep", path, which=lambda run: False)
     (run,) = [run for run in folder.runs.values() if run.cell["target"] == "both"]

@@ -145,15 +145,15 @@ def test_given_hyper_parameters_are_not_mixed(tmp_path, write):
     assert values.set_index("measure")["id"].to_dict() == {IID: "run0001", ORACLE: "run0001"}
 
 
-def test_variants_are_methods_of_their_own(tmp_path, write):
+def test_what_the_release_computes_is_a_method_of_its_own(tmp_path, write):
     write([0], [0.5], algorithm="CoreTuning", dataset="PACS")
-    write([0], [0.8], algorithm="CoreTuning", dataset="PACS", hparams={"variant": "released"})
+    write([0], [0.8], algorithm="ReleasedCoreTuning", dataset="PACS")
     part = part_of(read_domainbed(tmp_path / "sweep", "x"), "PACS")
     cells = part.cells[(part.cells["measure"] == IID) & (part.cells["n"] > 0)].set_index("row")
     assert cells["mean"].to_dict() == pytest.approx(
-        {"CoreTuning": 50.0, "CoreTuning, released": 80.0}
+        {"CoreTuning": 50.0, "ReleasedCoreTuning": 80.0}
     )
-    assert cells["paper"].notna().to_dict() == {"CoreTuning": True, "CoreTuning, released": False}
+    assert cells["paper"].notna().to_dict() == {"CoreTuning": True, "ReleasedCoreTuning": False}
 
 
 def test_one_run_is_a_folder_of_its_own(tmp_path, write):

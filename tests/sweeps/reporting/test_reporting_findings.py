@@ -257,11 +257,11 @@ def test_a_claim_about_axes_alone(define, refused):
     assert "has no rows to compare" in refused("sweep", "run", define(more, text), "--dry-run")
 
 
-def test_the_readmes_example_is_accepted():
+def test_the_example_of_the_docs_is_accepted():
     """Its claim is put behind the definition of the table that it is about."""
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    (example,) = re.findall(r"```toml\n(.*?)```", readme, flags=re.DOTALL)
+    page = (Path(__file__).parents[3] / "docs" / "sweeps.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     text = read_definition("table02").text.partition("[[finding]]")[0]
-    (claim,) = parse_definition(text + example, "table02", "README.md").claims
+    (claim,) = parse_definition(text + example, "table02", "sweeps.md").claims
     assert (claim.first, claim.second, claim.two_sided) == ("Core-tuning", "CE", False)
     assert claim.where == {"dataset": ["dtd", "pets"]}

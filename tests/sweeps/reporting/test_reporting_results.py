@@ -20,7 +20,7 @@ PAIRS = """\
 title = "pairs"
 command = "dg"
 seeds = [0, 1]
-options = { algorithm = "CETuning", steps = 300 }
+options = { method = "ce", steps = 300 }
 [axes]
 target = [
     { name = "zero", options = { test_envs = 0 } },

@@ -69,13 +69,13 @@ def test_the_page_has_the_maps(sweep_folder, one_part, few_images, made_up, tmp_
 def test_the_page_says_why_there_are_none(one_part, made_up, tmp_path):
     page = page_with_maps(made_up.report(one_part), tmp_path / "sweep", tmp_path)
     assert "No t-SNE maps: " in page
-    assert "config.json" in page
+    assert "run.json" in page
 
 
 def test_a_data_set_that_is_not_there_is_said(sweep_folder, one_part, tmp_path):
     runs = tmp_path / "runs"
     shutil.copytree(sweep_folder / "runs", runs)
-    config = runs / "id-CE-0" / "config.json"
+    config = runs / "id-CE-0" / "run.json"
     config.write_text(config.read_text().replace('"emoji_domains"', '"cifar10"'))
     with pytest.raises(UserError, match="cifar10"):
         draw_features(one_part, runs, tmp_path / "a.png")
@@ -93,8 +93,10 @@ def test_a_model_that_is_gone_is_said(sweep_folder, one_part, few_images, tmp_pa
 def test_a_lost_checkpoint_costs_its_map_alone(sweep_folder, one_part, few_images, drawn, tmp_path):
     runs = tmp_path / "runs"
     shutil.copytree(sweep_folder / "runs", runs)
-    config = runs / "id-CE-0" / "config.json"
-    config.write_text(config.read_text().replace('"pretrained": null', '"pretrained": "gone.pth"'))
+    config = runs / "id-CE-0" / "run.json"
+    config.write_text(
+        config.read_text().replace('"pretrained": "embedded"', '"pretrained": "gone.pth"')
+    )
     drawing = draw_features(one_part, runs, tmp_path / "a.png")
     assert [axes.get_title() for axes in drawn[0].axes] == ["CE", "B"]
     assert "The map before fine-tuning is left out: " in drawing.caption
@@ -125,12 +127,12 @@ def test_nothing_finished_is_said(made_up, tmp_path):
 def test_a_configuration_that_lacks_something_is_said(sweep_folder, one_part, made_up, tmp_path):
     runs = tmp_path / "sweep" / "runs"
     shutil.copytree(sweep_folder / "runs", runs)
-    path = runs / "id-CE-0" / "config.json"
+    path = runs / "id-CE-0" / "run.json"
     contents = json.loads(path.read_text())
-    path.write_text(json.dumps({**contents, "config": {"dataset": "emoji_domains"}}))
+    path.write_text(json.dumps({**contents, "options": {"dataset": "emoji_domains"}}))
     page = page_with_maps(made_up.report(one_part), tmp_path / "sweep", tmp_path)
     assert "No t-SNE maps: " in page
-    assert "config.json is damaged (it lacks data_dir, encoder, normalisation" in page
+    assert "run.json is damaged (it lacks data_dir, encoder, normalisation" in page
 
 
 def test_what_cannot_be_read_is_not_a_full_disk(

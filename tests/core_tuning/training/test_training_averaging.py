@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from copy import deepcopy
 
 import pytest
@@ -11,15 +12,18 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, Dataset
 
+from core_tuning.config import Finetune
 from core_tuning.data.loading import EpochSampler
 from core_tuning.encoders import ImageEncoder
 from core_tuning.errors import UserError
 from core_tuning.objectives import CrossEntropyLoss
-from core_tuning.options import Parser
-from core_tuning.training import Learner, RunFolder, Settings, evaluate, fit
-from core_tuning.training.build import build_data, build_learner
-from core_tuning.training.ema import MovingAverage
-from core_tuning.training.options import add_shared_options, complete
+from core_tuning.training.averaging import MovingAverage
+from core_tuning.training.build import EpochBatches, build_data, build_learner
+from core_tuning.training.evaluate import evaluate
+from core_tuning.training.folder import RunFolder
+from core_tuning.training.learner import Learner
+from core_tuning.training.loop import Evaluator, fit
+from core_tuning.training.run import RunRecorder
 
 # min(0.3, (1 + t) / (10 + t)) of the updates t = 1 to 5.
 DECAYS = (2 / 11, 3 / 12, 0.3, 0.3, 0.3)
@@ -204,12 +208,8 @@ class Remembered(Dataset):
 
 def accuracies_at_a_high_rate(path, seed, *arguments, remember):
     """Top-1 (%) on test images of the average, of it with statistics recomputed, and unaveraged."""
-    parser = Parser()
-    add_shared_options(parser)
-    options = parser.parse_args(
-        ["--method", "ce", "--lr", "0.3", "--epochs", "8", "--workers", "0", *arguments]
-    )
-    complete(options)
+    fixed = ("--method", "ce", "--lr", "0.3", "--epochs", "8", "--workers", "0", "--ema", "0.99")
+    options = Finetune.read("finetune", [*fixed, "--schedule", "cosine", *arguments])
     data = build_data(options, seed)
     classes = len(data.splits.classes)
     train, test = data.train, data.test
@@ -217,14 +217,16 @@ def accuracies_at_a_high_rate(path, seed, *arguments, remember):
         train.transform = test.dataset.transform
         train = Remembered(train)
         test = DataLoader(Remembered(test.dataset), batch_sampler=test.batch_sampler)
-    learner, _ = build_learner(options, classes, seed)
-    settings = Settings(
-        epochs=8, batch_size=options.batch_size, lr=0.3, ema=0.99, seed=seed,
-        weight_decay=options.weight_decay,
-    )  # fmt: skip
+    learner, _ = build_learner(
+        options, "ce", options.hyperparameters, classes, data.image_size, seed
+    )
     folder = RunFolder(path / f"seed-{seed}")
-    folder.start({})
-    average = fit(learner, train, None, settings, folder, facts={}).evaluated
+    folder.start({"options": {}})
+    sampler = EpochSampler(len(train), options.batch_size, seed)
+    batches = EpochBatches(train, sampler, options.total_steps(len(sampler)), 0)
+    recorder = RunRecorder(folder, {}, options, ExitStack())
+    evaluator = Evaluator(None, len(sampler))
+    average = fit(learner, batches, evaluator, options, recorder, seed=seed).evaluated
     recomputed = deepcopy(average)
     batches = list(EpochSampler(len(train), options.batch_size, seed).batches(epoch=8))
     update_bn(DataLoader(train, batch_sampler=batches), recomputed)

@@ -1,4 +1,4 @@
-"""Accuracy of a learner on a data set, in float32."""
+"""Accuracy of a model on a data set, in float32, and where it is most wrong."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from torch.utils.data import DataLoader
 
 from core_tuning.data.loading import load_batches
 
+# A page shows so many.
+MISTAKES = 12
+
 
 class Evaluated(Protocol):
     """What a run must know of a measurement, whatever was measured."""
-
-    @property
-    def plain(self) -> Evaluation:
-        """Counts of the predictions for images that nothing attacks."""
 
     @property
     def score(self) -> float:
@@ -24,6 +23,30 @@ class Evaluated(Protocol):
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of a metrics line."""
+
+
+class Classified(Evaluated, Protocol):
+    """A measurement of a classifier."""
+
+    @property
+    def plain(self) -> Evaluation:
+        """Counts of the predictions for images that nothing attacks."""
+
+
+class Mistake(NamedTuple):
+    """An image that is taken for another class.
+
+    Attributes:
+        image: its number among those that were classified.
+        true: its class.
+        predicted: the class that it is taken for.
+        confidence: probability in [0, 1] that the model gives that class.
+    """
+
+    image: int
+    true: int
+    predicted: int
+    confidence: float
 
 
 class Evaluation(NamedTuple):
@@ -37,6 +60,7 @@ class Evaluation(NamedTuple):
         counts: number of its images (m,), int64.
         num_classes: K.
         loss: mean cross-entropy, in nats.
+        mistakes: of which the model is most confident, at most `MISTAKES`.
     """
 
     true: Tensor
@@ -44,6 +68,7 @@ class Evaluation(NamedTuple):
     counts: Tensor
     num_classes: int
     loss: float
+    mistakes: tuple[Mistake, ...] = ()
 
     @property
     def plain(self) -> Evaluation:
@@ -114,21 +139,37 @@ class Tally:
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self.num_classes = num_classes
         self.pairs: list[Tensor] = []
+        self.confidence: list[Tensor] = []
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
 
     def add(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Count a batch's logits (n, K) of the true classes (n,); return the predicted (n,)."""
-        predicted = logits.argmax(dim=1)
+        confidence, predicted = logits.softmax(dim=1).max(dim=1)
         self.pairs.append(labels * self.num_classes + predicted)
+        self.confidence.append(confidence)
         self.loss += nn.functional.cross_entropy(logits, labels, reduction="sum").double()
         return predicted
 
     def evaluation(self) -> Evaluation:
         """Return the counts of all batches; there must be one."""
-        pairs, counts = torch.cat(self.pairs).cpu().unique(return_counts=True)
+        of_images = torch.cat(self.pairs).cpu()
+        pairs, counts = of_images.unique(return_counts=True)
         mean_loss = float(self.loss) / max(1, int(counts.sum()))
         true, predicted = pairs // self.num_classes, pairs % self.num_classes
-        return Evaluation(true, predicted, counts, self.num_classes, mean_loss)
+        return Evaluation(
+            true, predicted, counts, self.num_classes, mean_loss, self._mistakes(of_images)
+        )
+
+    def _mistakes(self, pairs: Tensor) -> tuple[Mistake, ...]:
+        true, predicted = pairs // self.num_classes, pairs % self.num_classes
+        confidence = torch.cat(self.confidence).cpu().float()
+        wrong = (true != predicted).nonzero().flatten()
+        order = confidence[wrong].argsort(descending=True, stable=True)[:MISTAKES]
+        chosen = wrong[order]
+        columns = (chosen, true[chosen], predicted[chosen], confidence[chosen])
+        return tuple(
+            Mistake(*row) for row in zip(*(each.tolist() for each in columns), strict=True)
+        )
 
 
 @torch.no_grad()
