@@ -203,8 +203,8 @@ class Demo(Run):
     """Compare CE, CE-Con and Core-tuning on the embedded data, one domain left out.
 
     The embedded MoCo-v2 encoder is fine-tuned on three of the four domains of emoji_domains and
-    tested on the fourth, each in turn: a table, figures and a report.html. Below 5 minutes on 2
-    cores; nothing is downloaded.
+    tested on the fourth, each in turn: a table, figures and a report.html. 5 to 10 minutes on
+    2 cores; nothing is downloaded.
     """
 
     steps: int = option(200, "optimiser steps of each run")
