@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +21,11 @@ _READ = {"data_dir": (str,), "fraction": (int, float), "validation": (int, float
 
 def main(options: Evaluate) -> None:
     """Run the command; torch is imported after the options are checked."""
-    if not os.path.lexists(options.run):
+    missing = False
+    # What no file can be called is refused where it is opened.
+    with contextlib.suppress(OSError, ValueError):
+        missing = not options.run.exists()
+    if missing:
         raise UserError(
             f"{shown(str(options.run), 300)} does not exist: name a run's folder or its "
             "model.safetensors."

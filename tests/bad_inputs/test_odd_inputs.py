@@ -35,7 +35,7 @@ ROWS = [
     *((f"finetune {SMALL} --pretrained {name}", {}, sentence) for name, sentence in (
         (LONG, "too long"), (NUL, "NUL"), ("gone.pth", "gone.pth"))),
     *((f"evaluate {name}", {}, sentence) for name, sentence in (
-        (LONG, "nnn.* does not exist"), (NUL, "NUL"), ("gone", "gone does not exist"))),
+        (LONG, "too long"), (NUL, "NUL"), ("gone", "gone does not exist"))),
     *((f"robust evaluate {name}", {}, sentence) for name, sentence in (
         (LONG, "does not exist"), (NUL, "NUL"), ("gone", "gone.* does not exist"))),
     *((f"inspect {name}", {}, sentence) for name, sentence in (

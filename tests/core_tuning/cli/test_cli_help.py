@@ -31,7 +31,7 @@ def test_version_and_help(capsys):
     "line",
     ["inspect gone.pth", "finetune --pretrained gone.pth", "finetune --data-dir gone",
      "dg --pretrained gone.pth", "dg --data-dir gone", "robust train --data-dir gone",
-     "robust evaluate gone", "finetune --resume gone", "finetune --eta nan"],
+     "robust evaluate gone", "finetune --resume gone", "finetune --eta nan", "evaluate gone"],
 )  # fmt: skip
 def test_mistakes_that_need_no_torch_do_not_wait_for_it(tmp_path, line):
     program = (
