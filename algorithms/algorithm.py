@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from core_tuning.errors import UserError
+from core_tuning.methods import METHODS, Method
 from core_tuning.objectives import LossTerms
 
 from .featurizer import PretrainedFeaturizer
@@ -163,24 +164,24 @@ def _check_start(name: str, input_shape: Sequence[int], checkpoint: str) -> None
         )
 
 
-class CETuning(FineTuning):
-    """Cross-entropy fine-tuning from the same checkpoint: the baseline row of Table 8."""
-
-    reported = ("loss",)
-
-
-class CECon(FineTuning):
-    """Cross-entropy and the supervised contrastive loss over all source domains (CE-Con)."""
-
-
-class CoreTuning(FineTuning):
-    """Core-tuning, its pairs mined among the samples of all source domains (Section 5.2)."""
-
-
-class ReleasedCoreTuning(FineTuning):
-    """What the authors' release computes, among the samples of all source domains."""
+def _algorithm(method: Method) -> type[FineTuning]:
+    terms = FineTuning.reported if "eta" in method.defaults() else FineTuning.reported[:1]
+    return type(
+        method.domainbed,
+        (FineTuning,),
+        {
+            "__doc__": f"{method.title}, over the samples of all source domains together.",
+            "__module__": __name__,
+            "reported": terms,
+        },
+    )
 
 
-CLASSES: dict[str, type[FineTuning]] = {
-    cls.__name__: cls for cls in (CETuning, CECon, CoreTuning, ReleasedCoreTuning)
-}
+# By their names in DomainBed; they are attributes of this module too.
+CLASSES = {method.domainbed: _algorithm(method) for method in METHODS.values()}
+
+
+def __getattr__(name: str) -> type[FineTuning]:
+    if name not in CLASSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return CLASSES[name]

@@ -25,12 +25,10 @@ from .heads import ProjectionHead
 from .losses import POSITIVES, focal_contrastive, mixed_cross_entropy
 from .mining import mine_pairs, mix_with_originals, sample_lambda
 from .precision import at_least_float32
-from .released import released_terms
 from .smoothing import Classifier, classify, cross_entropy, one_hot
 
 __all__ = [
     "MIXING",
-    "VARIANTS",
     "CEContrastiveLoss",
     "CoreTuningLoss",
     "CrossEntropyLoss",
@@ -38,7 +36,6 @@ __all__ = [
 ]
 
 MIXING = ("hard", "manifold", "none")
-VARIANTS = ("equations", "released")
 
 
 class CoreTuningLoss(nn.Module):
@@ -59,8 +56,6 @@ class CoreTuningLoss(nn.Module):
         smooth_classifier: train the classifier on the mixtures too (Table 24).
         projection_dim: width of the contrastive features (Appendix E.1).
         projection_depth: number of linear layers of the projection head (Appendix E.1).
-        variant: "equations", or "released" for what the authors' release computes, which has no
-            other focal, mixing, positives or smooth_classifier than the default.
 
     Raises:
         UserError: an argument is out of its range.
@@ -82,7 +77,6 @@ class CoreTuningLoss(nn.Module):
         smooth_classifier: bool = True,
         projection_dim: int = 256,
         projection_depth: int = 2,
-        variant: str = "equations",
     ) -> None:
         super().__init__()
         check_range("num_classes", num_classes)
@@ -93,17 +87,10 @@ class CoreTuningLoss(nn.Module):
         check_range("lambda_p", lambda_p)
         check_choice("mixing", mixing, MIXING)
         check_choice("positives", positives, POSITIVES)
-        check_choice("variant", variant, VARIANTS)
         if positives == "generated" and mixing != "hard":
             raise UserError(
                 f"positives is 'generated' with mixing '{mixing}', which generates none: "
                 "use mixing 'hard'."
-            )
-        ablated = not focal or mixing != "hard" or positives != "all" or not smooth_classifier
-        if variant == "released" and ablated:
-            raise UserError(
-                "variant is 'released' with focal, mixing, positives or smooth_classifier other "
-                "than the default: the release has no such options; use variant 'equations'."
             )
         self.num_classes = num_classes
         self.eta = eta
@@ -115,7 +102,6 @@ class CoreTuningLoss(nn.Module):
         self.mixing = mixing
         self.positives = positives
         self.smooth_classifier = smooth_classifier
-        self.variant = variant
         self.projection = ProjectionHead(feature_dim, projection_dim, projection_depth)
 
     def forward(
@@ -136,14 +122,8 @@ class CoreTuningLoss(nn.Module):
 
         Raises:
             UserError: an argument has another shape, dtype or device, the classifier another
-                number of classes, `weights` are given with variant "released", or on the CPU a
-                label is none of 0 to K - 1.
+                number of classes, or on the CPU a label is none of 0 to K - 1.
         """
-        if self.variant == "released" and weights is not None:
-            raise UserError(
-                "weights are given with variant 'released': the release has none; leave them "
-                "out or use variant 'equations'."
-            )
         check_tensors(
             features=(features, FEATURES),
             labels=(labels, LABELS),
@@ -151,23 +131,8 @@ class CoreTuningLoss(nn.Module):
             generator=generator,
             sizes={"d": self.projection.feature_dim},
         )
-        if self.variant == "released":
-            terms = released_terms(
-                features,
-                labels,
-                classifier,
-                self.projection,
-                num_classes=self.num_classes,
-                alpha=self.alpha,
-                lambda_n=self.lambda_n,
-                lambda_p=self.lambda_p,
-                temperature=self.temperature,
-                generator=generator,
-            )
-        elif self.mixing == "hard":
-            terms = self._hardness_directed(features, labels, classifier, generator, weights)
-        else:
-            terms = self._originals_only(features, labels, classifier, generator, weights)
+        compute = self._hardness_directed if self.mixing == "hard" else self._originals_only
+        terms = compute(features, labels, classifier, generator, weights)
         classified, contrastive, logits = terms
         return LossTerms(classified + self.eta * contrastive, classified, contrastive, logits)
 

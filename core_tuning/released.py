@@ -13,7 +13,7 @@ Every function raises a UserError where an argument has another shape, dtype or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -151,35 +151,6 @@ def released_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
 
 
-def released_terms(
-    features: Tensor,
-    labels: Tensor,
-    classifier: Classifier,
-    projection: Callable[[Tensor], Tensor],
-    *,
-    num_classes: int,
-    alpha: float,
-    lambda_n: float,
-    lambda_p: float,
-    temperature: float,
-    generator: torch.Generator | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy, contrastive loss, and logits (n, K) of the originals of one batch."""
-    n = len(labels)
-    z = at_least_float32(features)
-    everything, targets = released_mixtures(
-        z,
-        one_hot(labels, num_classes, z.dtype),
-        torch.randperm(n, device=z.device, generator=generator),
-        *released_pairs(z, labels),
-        sample_lambda(n, alpha, minimum=lambda_n, device=z.device, generator=generator),
-        sample_lambda(n, alpha, minimum=lambda_p, device=z.device, generator=generator),
-    )
-    logits = classify(classifier, everything, num_classes)  # (3n, K)
-    contrastive = released_contrastive(projection(everything), targets, temperature=temperature)
-    return released_cross_entropy(logits, targets), contrastive, logits[:n]
-
-
 class ReleasedCoreTuningLoss(nn.Module):
     """What the authors' release computes in the place of `CoreTuningLoss`.
 
@@ -252,16 +223,20 @@ class ReleasedCoreTuningLoss(nn.Module):
             generator=generator,
             sizes={"d": self.projection.feature_dim},
         )
-        classified, contrastive, logits = released_terms(
-            features,
-            labels,
-            classifier,
-            self.projection,
-            num_classes=self.num_classes,
-            alpha=self.alpha,
-            lambda_n=self.lambda_n,
-            lambda_p=self.lambda_p,
-            temperature=self.temperature,
-            generator=generator,
+        n = len(labels)
+        z = at_least_float32(features)
+        draw = partial(sample_lambda, n, self.alpha, device=z.device, generator=generator)
+        everything, targets = released_mixtures(
+            z,
+            one_hot(labels, self.num_classes, z.dtype),
+            torch.randperm(n, device=z.device, generator=generator),
+            *released_pairs(z, labels),
+            draw(minimum=self.lambda_n),
+            draw(minimum=self.lambda_p),
         )
-        return LossTerms(classified + self.eta * contrastive, classified, contrastive, logits)
+        logits = classify(classifier, everything, self.num_classes)  # (3n, K)
+        classified = released_cross_entropy(logits, targets)
+        contrastive = released_contrastive(
+            self.projection(everything), targets, temperature=self.temperature
+        )
+        return LossTerms(classified + self.eta * contrastive, classified, contrastive, logits[:n])

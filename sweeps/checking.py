@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from core_tuning.checks import RANGES, check_range
 from core_tuning.errors import UserError
 from core_tuning.options import check_name
 
@@ -14,15 +15,15 @@ _SHAPES = {"hparams": dict, "attacks": list}
 
 
 def check_seeds(seeds: Any, where: str) -> list[int]:
-    """Return seeds that are different whole numbers of at least 0.
+    """Return seeds that are different, and numbers that torch takes.
 
     Raises:
         UserError: they are not.
     """
-    fits = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    fits = isinstance(seeds, list) and all(RANGES["seeds"].holds(seed) for seed in seeds)
     if not fits or not seeds or len(set(seeds)) < len(seeds):
         raise UserError(
-            f"{where}: seeds is {seeds!r}: expected different whole numbers of at least 0."
+            f"{where}: seeds is {seeds!r}: expected different whole numbers, {RANGES['seeds']}."
         )
     return seeds
 
@@ -36,7 +37,28 @@ def read_options(
         check_name(name, known, f"{where}, {key} has an unknown option")
         if name in _SHAPES:
             typed(options, name, _SHAPES[name], f"{where}, {key}")
+        check_value(name, options[name], f"{where}, {key}")
     return options
+
+
+def check_value(name: str, value: Any, where: str) -> None:
+    """Raise a UserError where an option's number, or each of several, is out of its range.
+
+    Args:
+        name: of the option.
+        value: of a definition, or a text of --set.
+        where: begins the sentence.
+    """
+    if name not in RANGES:
+        return
+    for each in value if isinstance(value, list) else [value]:
+        number = each
+        if isinstance(each, str):
+            try:
+                number = int(each) if RANGES[name].whole else float(each)
+            except ValueError:
+                raise UserError(f"{where}: {name} is '{each}': expected a number.") from None
+        check_range(name, number, f"{where}: {name}")
 
 
 def check_keys(given: Any, known: tuple[str, ...], where: str) -> None:

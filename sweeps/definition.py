@@ -8,6 +8,9 @@ from core_tuning.errors import UserError
 
 from .reading import sweep_names as sweep_names
 
+# More than anyone has made; a product of axes grows fast.
+MOST_RUNS = 100_000
+
 
 class Run(NamedTuple):
     """A run of a sweep.
@@ -71,7 +74,7 @@ def load_sweep(
         UserError: no such definition, axis, value or option, or two cells are the same run.
     """
     from .checking import check_seeds
-    from .expand import cells_of, check_only, check_settings, run_of, select_small
+    from .expand import cells_of, check_only, check_settings, count_runs, run_of, select_small
     from .paper import paper_cells
     from .reading import read_definition
 
@@ -84,6 +87,12 @@ def load_sweep(
     given = settings or {}
     check_settings(given, parts)
     check_only(only or {}, parts)
+    count = count_runs(parts, only or {}, seeds)
+    if count > MOST_RUNS:
+        raise UserError(
+            f"{definition.name} stands for {count:,} runs: expected at most {MOST_RUNS:,}; keep "
+            "some of them by --only, or change a copy of the definition."
+        )
     runs: list[Run] = []
     paper: list[dict[str, Any]] = []
     for part in parts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from .arguments import (
     known_options,
     steps_of,
 )
+from .checking import check_value
 from .cost import forwards
 from .definition import Run
 from .reading import PART, Choice, Part
@@ -68,16 +70,29 @@ def check_only(only: Mapping[str, list[str]], parts: list[Part]) -> None:
             check_name(value, dict.fromkeys(names[axis]), f"--only: {axis} has no value")
 
 
+def count_runs(parts: list[Part], only: Mapping[str, list[str]], seeds: list[int] | None) -> int:
+    """How many runs parts stand for, without making them."""
+    return sum(
+        math.prod(map(len, _kept(part, only))) * len(part.seeds if seeds is None else seeds)
+        for part in parts
+    )
+
+
 def cells_of(part: Part, only: Mapping[str, list[str]]) -> list[Cell]:
     """Every combination of the part's choices that `only` keeps; none if it lacks such an axis."""
+    return [
+        dict(zip(part.axes, each, strict=True)) for each in itertools.product(*_kept(part, only))
+    ]
+
+
+def _kept(part: Part, only: Mapping[str, list[str]]) -> list[list[Choice]]:
     for axis in only:
         if axis not in part.axes and not (axis == PART and part.name in only[axis]):
-            return []
-    kept = [
+            return [[]]
+    return [
         [choice for choice in choices if choice.name in only.get(axis, [choice.name])]
         for axis, choices in part.axes.items()
     ]
-    return [dict(zip(part.axes, each, strict=True)) for each in itertools.product(*kept)]
 
 
 def cell_names(part: Part, cell: Cell) -> dict[str, str]:
@@ -89,8 +104,10 @@ def cell_names(part: Part, cell: Cell) -> dict[str, str]:
 def check_settings(settings: Mapping[str, str], parts: list[Part]) -> None:
     """Raise a UserError where no run takes an option of --set, or an axis decides about it."""
     known = dict.fromkeys(itertools.chain.from_iterable(_settable(part) for part in parts))
-    for key in settings:
-        outer, dot, _ = key.partition(".")
+    for key, text in settings.items():
+        outer, dot, inner = key.partition(".")
+        if outer != "hparams":
+            check_value(inner or outer, text, "--set")
         if not (dot and outer == "hparams" and outer in known):
             check_name(key, known, "--set has an option that no run takes,")
         for part in parts:

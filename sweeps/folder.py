@@ -7,13 +7,13 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from core_tuning.errors import UserError
-from core_tuning.files import write_atomically
+from core_tuning.files import field, read_json, write_atomically
 
 from .definition import Run, Sweep
 from .locks import is_held, take
@@ -22,6 +22,8 @@ from .reading import what_it_runs
 # Of the lock of the folder as a whole; no run has a dot in its id.
 _STARTING = ".sweep"
 _STARTING_SECONDS = 60.0
+# Of a note on a run's progress.
+_PROGRESS = {"attempts": int, "seconds": (int, float), "steps": int}
 
 
 class State(NamedTuple):
@@ -99,12 +101,13 @@ class SweepFolder:
 
     def read_failure(self, id: str) -> str:
         """Last line of what a failed run printed; "" if it was just retried."""
-        failure = _read_if_there(self.failure_path(id))
+        failure = _read_if_there(str(self.failure_path(id)), {"last_line": str})
         return failure["last_line"] if failure else ""
 
     def read_progress(self, id: str) -> dict[str, Any]:
         """{"attempts", "seconds" of those whose end was seen, finished "steps"} of a run."""
-        return _read_if_there(self.progress_path(id)) or {"attempts": 0, "seconds": 0.0, "steps": 0}
+        found = _read_if_there(str(self.progress_path(id)), _PROGRESS)
+        return found or {"attempts": 0, "seconds": 0.0, "steps": 0}
 
 
 def start_sweep(path: Path, sweep: Sweep, command: list[str] | None = None) -> SweepFolder:
@@ -151,13 +154,15 @@ def open_sweep(path: Path) -> SweepFolder:
     Raises:
         UserError: it is none, or its sweep.json is damaged.
     """
-    if not _file(path).is_file():
+    if not _file(path).exists():
         raise UserError(
             f"{path} is no sweep's folder: it has no sweep.json; start one with "
             "'core-tuning sweep run', or name it with --output."
         )
+    contents = read_json(_file(path))
+    field(contents, "definition", str, _file(path))
     try:
-        return SweepFolder(path, json.loads(_file(path).read_text()))
+        return SweepFolder(path, contents)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{_file(path)} is damaged ({error!r}): expected what 'core-tuning sweep run' writes; "
@@ -181,9 +186,9 @@ def state_of(folder: SweepFolder, ids: Iterable[str] | None = None) -> State:
         # Strings: ten thousand times a Path costs more than all else.
         if os.path.exists(f"{top}/runs/{id}/{folder.runs[id].done}"):  # noqa: PTH110
             state.done.append(id)
-            seconds = _read_if_there(f"{top}/progress/{id}.json")
-            if seconds is not None:
-                state.seconds[id] = seconds["seconds"]
+            progress = _read_if_there(f"{top}/progress/{id}.json", _PROGRESS)
+            if progress is not None:
+                state.seconds[id] = progress["seconds"]
         elif id in locks and is_held(folder.lock_path(id)):
             state.running.append(id)
         elif f"{id}.json" in failures:
@@ -197,12 +202,18 @@ def _file(path: Path) -> Path:
     return path / "sweep.json"
 
 
-def _read_if_there(path: Path | str) -> dict[str, Any] | None:
-    try:
-        with open(path) as file:  # noqa: PTH123
-            return json.load(file)
-    except FileNotFoundError:
+def _read_if_there(path: str, kinds: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read a note on a run; one that is damaged is said to be, and does not stop a sweep."""
+    if not os.path.exists(path):  # noqa: PTH110
         return None
+    try:
+        contents: dict[str, Any] = read_json(Path(path))
+        for name, kind in kinds.items():
+            field(contents, name, kind, Path(path))
+    except UserError as error:
+        print(f"warning: {error} It is taken for missing.", file=sys.stderr)
+        return None
+    return contents
 
 
 def _run_from(contents: dict[str, Any]) -> Run:

@@ -13,7 +13,14 @@ from core_tuning.files import require_file
 from core_tuning.options import check_name
 
 from .arguments import COMMANDS, canonical, evaluate_options, known_options
-from .checking import check_distinct, check_keys, check_seeds, read_options, typed
+from .checking import (
+    check_distinct,
+    check_keys,
+    check_seeds,
+    check_value,
+    read_options,
+    typed,
+)
 from .claims import FINDING, Claim, read_claims
 
 if sys.version_info >= (3, 11):
@@ -134,10 +141,7 @@ def is_toml(name: str) -> bool:
 
 def parse_definition(text: str, name: str, file: str) -> Definition:
     """Check the text of a definition; `file` is what messages call it."""
-    try:
-        contents = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{file} is not valid TOML ({error}): correct it there.") from error
+    contents = _parse_toml(text, file)
     several = contents.get(PART)
     check_keys(contents, (*_TOP_KEYS, *(() if several else _PART_KEYS)), file)
     title = typed(contents, "title", str, file, needed=True)
@@ -158,16 +162,21 @@ def parse_definition(text: str, name: str, file: str) -> Definition:
     return Definition(name, title, machine, parts, claims, text)
 
 
+def _parse_toml(text: str, file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    # Nested too deeply, it exhausts Python's stack.
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UserError(f"{file} is not valid TOML ({error}): correct it there.") from error
+
+
 def what_it_runs(text: str) -> dict[str, Any]:
     """The contents of a definition's text, but for what only the report reads, the claims.
 
     Raises:
         UserError: it is not TOML.
     """
-    try:
-        contents = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"The definition is not valid TOML ({error}): correct it.") from error
+    contents = _parse_toml(text, "The definition")
     return {key: value for key, value in contents.items() if key != FINDING}
 
 
@@ -216,6 +225,7 @@ def _axis(axis: str, values: Any, known: tuple[str, ...], where: str) -> list[Ch
             choices.append(_choice(value, known, f"{where}, {axis}"))
         else:
             check_name(axis, known, f"{where} has an axis that is no option,")
+            check_value(axis, value, where)
             choices.append(Choice(canonical(value), {axis: value}, {axis: canonical(value)}))
     check_distinct([choice.name for choice in choices], f"{where}, {axis}")
     return choices

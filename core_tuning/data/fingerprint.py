@@ -49,7 +49,7 @@ def fingerprint(parts: Mapping[str, LabelledImages]) -> dict[str, Any]:
 def describe_change(before: object, now: Mapping[str, Any]) -> str | None:
     """Say in a clause how the images differ from those of a config's fingerprint; None if not."""
     if not isinstance(before, dict) or not isinstance(before.get("images"), dict):
-        return "its config.json does not say which they were"
+        return "its run.json does not say which they were"
     if before.get("sha256") == now["sha256"]:
         return None
     changes = []

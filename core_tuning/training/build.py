@@ -192,5 +192,8 @@ def build_learner(
 def _sha256(pretrained: str) -> str:
     if pretrained in (EMBEDDED, RANDOM):
         return pretrained
+    digest = hashlib.sha256()
     with Path(pretrained).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()

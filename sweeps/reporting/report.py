@@ -74,7 +74,7 @@ def _open(name: str, place: Path) -> tuple[SweepFolder, list[Claim] | None, list
     No claims where the definition is not to be had or runs other things than the folder does,
     which has its own.
     """
-    if not (place / "sweep.json").is_file() and not is_toml(name):
+    if not (place / "sweep.json").exists() and not is_toml(name):
         # A mistyped name says more than a folder that is not there.
         check_sweep(name)
     folder = open_sweep(place)

@@ -26,7 +26,6 @@ CHECKPOINTS = {
     **TENSORS, "another program's": "a foreign checkpoint", "of nothing": "a checkpoint of nothing",
 }  # fmt: skip
 MODELS = {**TENSORS, "another program's": "a foreign model", "of nested facts": "nested facts"}
-REDESIGN = pytest.mark.xfail(strict=True, reason="mended with the redesign")
 SWEEP = {command: f"sweep {command} --output sweep" for command in (
     "run mine.toml", "status mine", "retry mine", "report mine")}  # fmt: skip
 QUICK = ("@run --resume", "@dg --resume", *SWEEP.values())
@@ -112,18 +111,11 @@ OTHERS = [
     (SWEEP["report mine"], "sweep/sweep.json",
      {"of no TOML": {"definition": "["}, "of a number": {"definition": 3}}, {}),
 ]  # fmt: skip
-# What sweeps answer with a traceback, or as if the file were not there.
-WAITING = {
-    *((line, "sweep/sweep.json", kind) for line in SWEEP.values()
-      for kind in ("nested", "a pipe", "a device", "a folder")),
-    (SWEEP["report mine"], "sweep/sweep.json", "of a number"),
-}  # fmt: skip
 
 
 def row(line, file, name, how, sentence, more=None):
-    marks = REDESIGN if (line, file, name) in WAITING else ()
     title = f"{line}: {file} is {name}"
-    return pytest.param(line, {**(more or {}), file: how}, sentence, id=title, marks=marks)
+    return pytest.param(line, {**(more or {}), file: how}, sentence, id=title)
 
 
 def rows():
@@ -146,7 +138,6 @@ def test_a_damaged_file(room, capfd, line, spoilt, sentence):
     room.refuse(capfd, line, sentence)
 
 
-@REDESIGN
 @pytest.mark.parametrize("contents", [b"[]", b"{}", NULS, b'{"attempts": 1, "se'])
 def test_a_bad_progress_file_of_a_run_does_not_block_its_sweep(room, capfd, contents):
     room.bring("sweep")

@@ -21,7 +21,7 @@ OBJECTIVES = {
     "core_sharp": lambda: CoreTuningLoss(DIM, CLASSES, smooth_classifier=False),
     "core_manifold": lambda: CoreTuningLoss(DIM, CLASSES, mixing="manifold"),
     "core_none": lambda: CoreTuningLoss(DIM, CLASSES, mixing="none"),
-    "released": lambda: CoreTuningLoss(DIM, CLASSES, variant="released"),
+    "released": lambda: released.ReleasedCoreTuningLoss(DIM, CLASSES),
 }
 
 
@@ -115,7 +115,7 @@ BAD = {
 def test_objectives_refuse(name, bad):
     given, *parts = BAD[bad]
     if name == "released" and "weights" in given:
-        parts = ["the release has none"]
+        parts = ["which does not have them"]
     arguments = {
         "features": features(), "labels": labels(), "classifier": nn.Linear(DIM, CLASSES),
         "weights": None, **given,
@@ -312,7 +312,7 @@ def test_constructors_refuse(option, value):
 def test_one_class_alone_has_nothing_to_learn():
     for name, objective in {
         "ce": CrossEntropyLoss(1), "core": CoreTuningLoss(DIM, 1),
-        "released": CoreTuningLoss(DIM, 1, variant="released"),
+        "released": released.ReleasedCoreTuningLoss(DIM, 1),
     }.items():  # fmt: skip
         terms = objective(features(), torch.zeros(N, dtype=torch.int64), nn.Linear(DIM, 1))
         assert float(terms.cross_entropy.detach()) == 0, name

@@ -205,7 +205,7 @@ OBJECTIVES = {
     "core_sharp": lambda: objectives.CoreTuningLoss(8, 4, smooth_classifier=False, focal=False),
     "core_manifold": lambda: objectives.CoreTuningLoss(8, 4, mixing="manifold"),
     "core_none": lambda: objectives.CoreTuningLoss(8, 4, mixing="none"),
-    "released": lambda: objectives.CoreTuningLoss(8, 4, variant="released"),
+    "released": lambda: released.ReleasedCoreTuningLoss(8, 4),
 }
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from core_tuning import mining, objectives
+from core_tuning import mining, objectives, released
 
 DIM, CLASSES = 32, 5
 OBJECTIVES = {
@@ -21,7 +21,7 @@ OBJECTIVES = {
     ),
     "core_manifold": lambda: objectives.CoreTuningLoss(DIM, CLASSES, mixing="manifold"),
     "core_none": lambda: objectives.CoreTuningLoss(DIM, CLASSES, mixing="none"),
-    "released": lambda: objectives.CoreTuningLoss(DIM, CLASSES, variant="released"),
+    "released": lambda: released.ReleasedCoreTuningLoss(DIM, CLASSES),
 }
 CALLS = [(name, weighted) for name in OBJECTIVES for weighted in (False, True)]
 CALLS.remove(("released", True))  # the release has no weights

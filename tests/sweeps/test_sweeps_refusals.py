@@ -76,7 +76,7 @@ def test_definitions(define, refused, more, expected):
 
 def test_a_number_that_is_none(define, refused):
     error = refused(*RUN, define("options = { epochs = 'many' }\n"), "--dry-run")
-    assert "The option epochs is 'many': expected a number." in error
+    assert "epochs is 'many': expected a number." in error
 
 
 @pytest.mark.parametrize(

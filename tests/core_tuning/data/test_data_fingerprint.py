@@ -138,7 +138,7 @@ def test_the_sentence_of_a_run_that_had_other_images(root):
         "4; give --resume the images that it was started with, or start another with --output."
     )
     for damaged in (None, [], {}, {"sha256": 1}, {"images": 3}):
-        with pytest.raises(UserError, match=r"config\.json does not say which they were"):
+        with pytest.raises(UserError, match=r"run\.json does not say which they were"):
             check_same_images(damaged, _of(root), "runs/x")
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from core_tuning.objectives import CoreTuningLoss, LossTerms
+from core_tuning.released import ReleasedCoreTuningLoss
 
 DIM, CLASSES = 16, 5
 LABELS = {
@@ -49,6 +50,10 @@ def setup(labels, make, seed=0):
 
 def core(**options):
     return CoreTuningLoss(DIM, CLASSES, projection_dim=8, **options)
+
+
+def released():
+    return ReleasedCoreTuningLoss(DIM, CLASSES, projection_dim=8)
 
 
 def run(objective, features, labels, classifier, seed=0):
@@ -144,6 +149,7 @@ def kit():
         DEGENERATE=DEGENERATE,
         setup=setup,
         core=core,
+        released=released,
         run=run,
         coefficients=coefficients,
         support=support,

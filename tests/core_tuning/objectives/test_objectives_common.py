@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from core_tuning.objectives import CEContrastiveLoss, CoreTuningLoss, CrossEntropyLoss
+from core_tuning.released import ReleasedCoreTuningLoss
 
 EVERY = {
     "ce": lambda kit: CrossEntropyLoss(),
@@ -16,7 +17,7 @@ EVERY = {
     "core_sharp": lambda kit: kit.core(smooth_classifier=False),
     "core_manifold": lambda kit: kit.core(mixing="manifold"),
     "core_none": lambda kit: kit.core(mixing="none"),
-    "released": lambda kit: kit.core(variant="released"),
+    "released": lambda kit: kit.released(),
 }
 
 
@@ -140,8 +141,8 @@ def test_modules_of_another_type(kit, make, dtype):
 def test_many_classes(kit):
     torch.manual_seed(0)
     labels = torch.tensor([119, 64, 63, 119, 0, 20, 64])
-    for variant in ("equations", "released"):
-        objective = CoreTuningLoss(kit.DIM, 120, variant=variant)
+    for cls in (CoreTuningLoss, ReleasedCoreTuningLoss):
+        objective = cls(kit.DIM, 120)
         terms = objective(torch.randn(7, kit.DIM), labels, nn.Linear(kit.DIM, 120, bias=False))
         assert torch.isfinite(terms.total)
         assert terms.logits.shape == (7, 120)

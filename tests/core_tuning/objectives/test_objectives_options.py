@@ -35,7 +35,6 @@ def test_the_projection_is_configurable(kit, depth):
         ("projection_depth", 6),
         ("positives", "some"),
         ("mixing", "soft"),
-        ("variant", "mine"),
     ],
 )
 def test_core_tuning_refuses(kit, option, value):

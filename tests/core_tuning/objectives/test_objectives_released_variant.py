@@ -4,9 +4,7 @@ import torch
 def test_released_equals_the_references(kit, reference, any_batch):
     n = len(any_batch)
     for seed in range(4):
-        features, y, classifier, objective = kit.setup(
-            any_batch, lambda: kit.core(variant="released"), seed
-        )
+        features, y, classifier, objective = kit.setup(any_batch, lambda: kit.released(), seed)
         terms, rows, _ = kit.run(objective, features, y, classifier, seed)
         assert rows.shape == (3 * n, kit.DIM)
         mixing = kit.coefficients(rows, features)
@@ -33,7 +31,7 @@ def test_released_equals_the_references(kit, reference, any_batch):
 
 def test_released_is_another_number(kit):
     features, labels, classifier, objective = kit.setup(kit.LABELS["balanced"], kit.core)
-    released = kit.core(variant="released").double()
+    released = kit.released().double()
     released.load_state_dict(objective.state_dict())
     a, _, _ = kit.run(objective, features, labels, classifier)
     b, _, _ = kit.run(released, features, labels, classifier)

@@ -152,9 +152,9 @@ def test_weights_of_another_shape_are_refused(kit, name):
 
 def test_the_release_has_no_weights(kit):
     features, labels, classifier, objective = kit.setup(
-        kit.LABELS["balanced"], lambda: kit.core(variant="released")
+        kit.LABELS["balanced"], lambda: kit.released()
     )
-    with pytest.raises(UserError, match=r"released.*has none"):
+    with pytest.raises(UserError, match="released loss, which does not have them"):
         weighted(objective, features, labels, classifier, torch.ones(len(labels)))
 
 
