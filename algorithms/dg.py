@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core_tuning.config import check_places
+
 from .config import DomainGeneralisation
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ FILES = (
 
 def main(options: DomainGeneralisation) -> None:
     """Run the command; torch is imported after the options are checked."""
+    check_places(options.data_dir, options.pretrained)
     from core_tuning.training.folder import write_marked
     from core_tuning.training.run import run_all
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from core_tuning.errors import UserError
+from core_tuning.errors import UserError, shown
 from core_tuning.files import field, write_json
 
 from .config import Evaluate
@@ -20,6 +21,15 @@ _READ = {"data_dir": (str,), "fraction": (int, float), "validation": (int, float
 
 def main(options: Evaluate) -> None:
     """Run the command; torch is imported after the options are checked."""
+    missing = False
+    # What no file can be called is refused where it is opened.
+    with contextlib.suppress(OSError, ValueError):
+        missing = not options.run.exists()
+    if missing:
+        raise UserError(
+            f"{shown(str(options.run), 300)} does not exist: name a run's folder or its "
+            "model.safetensors."
+        )
     seeds = sorted(options.run.glob("seed-*")) if options.run.is_dir() else []
     if seeds and options.output is not None:
         raise UserError(f"{options.run} holds several runs: evaluate one of them with --output.")

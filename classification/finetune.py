@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core_tuning.config import Finetune
+from core_tuning.config import Finetune, check_places
 
 if TYPE_CHECKING:
     from core_tuning.training.result import Result
@@ -14,6 +14,7 @@ FIGURES = {"top1": "top-1", "mean_per_class": "mean per class"}
 
 def main(options: Finetune) -> None:
     """Run the command; torch is imported after the options are checked."""
+    check_places(options.data_dir, options.pretrained, download=options.download)
     from core_tuning.training.classify import Kind, run_classification
 
     run_classification(options, Kind("finetune", FIGURES))

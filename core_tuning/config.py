@@ -7,13 +7,14 @@ that subpackage's config.py.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import UserError
-from .files import field, read_json
+from .files import field, read_json, require_file
 from .methods import METHODS, complete, hyperparameters
 from .options import Options, given_options, option, parse, spread, to_argv
 from .presets import preset
@@ -282,6 +283,19 @@ def check_length(steps: int | None, epochs: int | None) -> None:
         )
 
 
+def check_places(data_dir: Path | None, pretrained: str | None, *, download: bool = False) -> None:
+    """Check that what a command line names is there, before torch is waited for.
+
+    Raises:
+        UserError: the folder of images or the checkpoint does not exist.
+    """
+    if data_dir is not None and not download and not os.path.lexists(data_dir):
+        raise UserError(f"The folder {data_dir} does not exist: check --data-dir.")
+    # The names of the shipped encoder and of none.
+    if pretrained not in (None, "embedded", "random"):
+        require_file(Path(pretrained))
+
+
 @dataclass(kw_only=True)
 class Finetune(Training):
     """Fine-tune a self-supervised encoder.
@@ -352,7 +366,7 @@ COMMANDS = {
         "the runs behind a table of the paper: list, run, status, retry, report",
     ),
     "inspect": Command(
-        "core_tuning.inspect_checkpoint:main", "",
+        "core_tuning.inspect_checkpoint:main", "core_tuning.inspect_checkpoint:Inspect",
         "say what a checkpoint file is and how to load it",
     ),
 }  # fmt: skip

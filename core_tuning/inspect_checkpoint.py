@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from .options import Parser
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+
+from .files import require_file
+from .options import Options, option
 
 
-def main(argv: list[str]) -> int:
-    """Print the description of each file named in `argv`.
+@dataclass(kw_only=True)
+class Inspect(Options):
+    """Say what a checkpoint holds and the flags to fine-tune it with."""
+
+    files: list[str] = option(
+        MISSING, "a checkpoint of any format", metavar="FILE", positional=True, at_least=1
+    )
+
+
+def main(options: Inspect) -> None:
+    """Print the description of each file.
 
     Raises:
         UserError: a file cannot be read or recognised.
     """
-    parser = Parser(
-        prog="core-tuning inspect",
-        description="Say what a checkpoint holds and the flags to fine-tune it with.",
-    )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a checkpoint of any format")
-    args = parser.parse_args(argv)
-
-    # Here, because --help must not wait for torch.
+    for file in options.files:
+        require_file(Path(file))
+    # Here, because what is missing need not wait for torch.
     from .checkpoints import describe
 
-    for file in args.files:
+    for file in options.files:
         print("\n".join(describe(file)))
-    return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from core_tuning.config import check_places
 from core_tuning.errors import UserError
 
 from .budgets import beyond_usual, check_reach, describe_eps
@@ -18,6 +19,7 @@ FIGURES = {"top1": "clean top-1", "robust_top1": "robust top-1"}
 
 def main(options: RobustTrain) -> None:
     """Run the command; torch is imported after the options are checked."""
+    check_places(options.data_dir, options.pretrained, download=options.download)
     from core_tuning.training.classify import run_classification
 
     from .attack.pgd import check_torchattacks

@@ -23,7 +23,7 @@ from .reading import what_it_runs
 _STARTING = ".sweep"
 _STARTING_SECONDS = 60.0
 # Of a note on a run's progress.
-_PROGRESS = {"attempts": int, "seconds": (int, float), "steps": int}
+_PROGRESS = {"seconds": (int, float)}
 
 
 class State(NamedTuple):
@@ -107,7 +107,7 @@ class SweepFolder:
     def read_progress(self, id: str) -> dict[str, Any]:
         """{"attempts", "seconds" of those whose end was seen, finished "steps"} of a run."""
         found = _read_if_there(str(self.progress_path(id)), _PROGRESS)
-        return found or {"attempts": 0, "seconds": 0.0, "steps": 0}
+        return {"attempts": 0, "seconds": 0.0, "steps": 0, **(found or {})}
 
 
 def start_sweep(path: Path, sweep: Sweep, command: list[str] | None = None) -> SweepFolder:

@@ -43,7 +43,7 @@ ROWS = [
     *((f"{DG} --output_dir {name}", {}, sentence) for name, sentence in (
         (LONG, "too long"), (NUL, "NUL"))),
     *((f"{DG} --data_dir {name}", {}, sentence) for name, sentence in (
-        (LONG, "too long"), (NUL, "NUL"), ("gone", "gone"))),
+        (LONG, "nnn.* does not exist"), (NUL, "NUL"), ("gone", "gone"))),
     *((f"demo --output {name}", {}, sentence) for name, sentence in (
         (LONG, "too long"), (NUL, "NUL"))),
     *((f"sweep status mine --output {name}", {}, sentence) for name, sentence in (

@@ -20,7 +20,7 @@ OPTIONS = {
     "an unknown data set": (["--dataset", "toy"], "'toy' is none of EmojiDomains, VLCS, PACS"),
     "a data set's case": (["--dataset", "pacs"], "did you mean 'PACS'?"),
     "no folder of the data set": (["--dataset", "PACS"], "PACS does not exist"),
-    "a missing folder": (["--data_dir", "/nowhere"], "there is no folder /nowhere/toys"),
+    "a missing folder": (["--data_dir", "/nowhere"], "The folder /nowhere does not exist"),
     "the data set's own folder": (
         ["--data-dir", "{data}/toys"],
         "the folder of toys itself: give its parent, {data}",

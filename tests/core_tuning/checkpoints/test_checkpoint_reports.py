@@ -9,7 +9,7 @@ import torch
 from core_tuning.checkpoint_architecture import guess_architecture
 from core_tuning.checkpoints import describe, load_pretrained
 from core_tuning.encoders import Normalisation, build_encoder
-from core_tuning.inspect_checkpoint import main
+from core_tuning.inspect_checkpoint import Inspect, main
 
 IMAGENET = Normalisation()
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -60,7 +60,7 @@ def test_architectures_are_guessed_from_shapes(encoder, title):
 
 def test_inspect_says_how_to_use_a_file(kit, tmp_path, capsys):
     file = kit.save(tmp_path / "my file.pth", kit.moco(kit.state_of("resnet50"), kit.MLP))
-    assert main([str(file)]) == 0
+    main(Inspect(files=[str(file)]))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{file}: {file.stat().st_size / 1e6:.1f} MB, MoCo v2"
     assert lines[1] == "architecture: ResNet-50, 23.5 M parameters, features 2048"
@@ -80,7 +80,7 @@ def test_inspect_of_an_unknown_architecture(kit, tmp_path):
 def test_inspect_refuses_what_loading_refuses(kit, tmp_path):
     file = tmp_path / "f.pth"
     file.write_bytes(b"")
-    assert "it is empty" in kit.message(main, [str(file)])
+    assert "it is empty" in kit.message(main, Inspect(files=[str(file)]))
 
 
 def test_inspect_imports_torch_only_when_it_runs():

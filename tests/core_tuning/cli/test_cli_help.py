@@ -27,6 +27,27 @@ def test_version_and_help(capsys):
         assert all(command in out for command in COMMANDS)
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["inspect gone.pth", "finetune --pretrained gone.pth", "finetune --data-dir gone",
+     "dg --pretrained gone.pth", "dg --data-dir gone", "robust train --data-dir gone",
+     "robust evaluate gone", "finetune --resume gone", "finetune --eta nan", "evaluate gone"],
+)  # fmt: skip
+def test_mistakes_that_need_no_torch_do_not_wait_for_it(tmp_path, line):
+    program = (
+        "import sys\n"
+        "from core_tuning.cli import main\n"
+        "assert main(sys.argv[1:]) == 2\n"
+        "print('loaded:', *sorted({'torch', 'torchvision', 'timm', 'scipy'} & set(sys.modules)))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, *line.split()], capture_output=True, text=True,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert run.stdout == "loaded:\n", run.stderr
+    assert "gone" in run.stderr or "nan" in run.stderr
+
+
 @pytest.mark.parametrize("command", [None, *COMMANDS])
 def test_help_does_not_wait_for_torch(command):
     program = (
