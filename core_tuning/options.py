@@ -113,6 +113,7 @@ def spread(declare: Callable[[], Iterable[Option]]) -> Any:
 
 # A sweep checks thousands of command lines.
 _PARSERS: dict[tuple[str, type], Parser] = {}
+_DECLARED: dict[type, list[Option]] = {}
 O = TypeVar("O", bound="Options")  # noqa: E741
 
 
@@ -147,6 +148,12 @@ class Option(typing.NamedTuple):
 
 def declared(cls: type) -> list[Option]:
     """The options that a dataclass has: its own, then those of its bases, group by group."""
+    if cls not in _DECLARED:
+        _DECLARED[cls] = _find_options(cls)
+    return list(_DECLARED[cls])
+
+
+def _find_options(cls: type) -> list[Option]:
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     owners: dict[str, type] = {}
