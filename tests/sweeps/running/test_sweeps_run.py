@@ -108,7 +108,7 @@ def test_bad_input(sweep, output, refused, tmp_path, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         assert "core-tuning[sweeps]" in refused("sweep", command, "fake", "--launcher", "ray")
         monkeypatch.undo()
-    assert "no sweep's folder" in refused("sweep", "retry", "fake", "--output", output)
+    assert "not a sweep's folder" in refused("sweep", "retry", "fake", "--output", output)
     assert not output.exists()
 
 
