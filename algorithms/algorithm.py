@@ -100,7 +100,7 @@ class FineTuning(nn.Module):
         terms = self.objective(self.featurizer(images), labels, self.classifier)
         self._descend(terms)
         values = torch.stack([terms.total, terms.cross_entropy, terms.contrastive]).tolist()
-        return dict(zip(self.reported, values, strict=False))
+        return dict(zip(self.reported, values[: len(self.reported)], strict=True))
 
     def _descend(self, terms: LossTerms) -> None:
         if self._steps >= self.hparams["total_steps"] and not self._warned:

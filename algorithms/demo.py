@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from .config import Demo, DomainGeneralisation
 
 if TYPE_CHECKING:
+    from core_tuning.training.run import Planned
+
     from .environments import Environments
     from .protocol import One
 
@@ -25,7 +27,6 @@ def main(options: Demo) -> None:
     from core_tuning.training.run import run_all
 
     from .demo_report import write_report
-    from .dg import plan_runs
     from .environments import load_environments
     from .names import EMOJI
     from .protocol import read_records
@@ -33,8 +34,7 @@ def main(options: Demo) -> None:
     output = options.output
     assert output is not None
     environments = load_environments(EMOJI, None)
-    made = _options(options, list(CHOSEN), {})
-    plans = plan_runs(made, _runs(options, environments), environments)
+    plans = plan(options, environments)
     print(
         f"{len(options.seeds)} seeds of CE, CE-Con and Core-tuning from the embedded MoCo-v2 "
         f"encoder, each domain of emoji_domains left out in turn, into {output}"
@@ -65,11 +65,14 @@ def _options(options: Demo, methods: list[str], hparams: dict[str, Any]) -> Doma
     return made
 
 
-def _runs(options: Demo, environments: Environments) -> dict[Path, One]:
+def plan(options: Demo, environments: Environments) -> list[Planned]:
+    """Plan the runs: each seed and target by each method, with its hyper-parameters."""
+    from .dg import plan_runs
     from .protocol import expand
 
     runs: dict[Path, One] = {}
     for method, hparams in CHOSEN.items():
         runs |= expand(_options(options, [method], hparams), environments)
     # All methods of a seed and target first: stopped early, they can be compared.
-    return dict(sorted(runs.items(), key=lambda run: (run[1].seed, run[1].targets)))
+    ordered = dict(sorted(runs.items(), key=lambda run: (run[1].seed, run[1].targets)))
+    return plan_runs(_options(options, list(CHOSEN), {}), ordered, environments)

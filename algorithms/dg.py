@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,10 +75,7 @@ def plan_runs(
             "dg",
             RunFolder(path, FILES, last=FILES[-1]),
             one.seed,
-            replace(
-                options, method=[one.method], seeds=[one.seed], output=path,
-                hparams_seed=one.options.hparams_seed, test_envs=one.options.test_envs,
-            ),
+            one.asked,
             partial(_build, one, store),
         )
         for path, one in runs.items()

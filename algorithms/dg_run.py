@@ -136,7 +136,7 @@ class DomainBedRecorder(RunRecorder):
 
 def _arguments(one: One, algorithm: str, folder: Path) -> dict[str, Any]:
     """The `args` of a line of results.jsonl: those of DomainBed's train.py."""
-    options, given = one.options, one.given
+    options, given = one.options, one.asked.given_hparams()
     return {
         "algorithm": algorithm,
         "checkpoint_freq": options.eval_every,

@@ -27,16 +27,16 @@ class One(NamedTuple):
     """One run of those that a command line describes.
 
     Attributes:
-        options: of this run alone, its optimisation as its hyper-parameters have it.
+        asked: options of this run alone.
+        options: the same, its optimisation as its hyper-parameters have it.
         targets: numbers of the domains that are left out.
         hparams: all hyper-parameters, by DomainBed's names.
-        given: those of them that the user gives.
     """
 
+    asked: DomainGeneralisation
     options: DomainGeneralisation
     targets: tuple[int, ...]
     hparams: dict[str, Any]
-    given: dict[str, Any]
 
     @property
     def method(self) -> str:
@@ -71,7 +71,7 @@ def expand(options: DomainGeneralisation, environments: Environments) -> dict[Pa
                     runs[path] = resolve(own, targets, environments)
     if len(runs) == 1:
         [one] = runs.values()
-        return {output: one._replace(options=replace(one.options, output=output))}
+        return {output: one._replace(asked=replace(one.asked, output=output))}
     return runs
 
 
@@ -121,7 +121,7 @@ def resolve(
     made = replace(options, **optimisation, hyperparameters={
         each.name: hparams[each.name] for each in declared(METHODS[method].hyperparameters)
     })  # fmt: skip
-    return One(made, targets, hparams, given)
+    return One(options, made, targets, hparams)
 
 
 def read_records(folder: Path) -> list[Record]:

@@ -105,12 +105,13 @@ def _chosen(
     """Choose the images of a split, divided as the run divided them if the data set is its own."""
     from core_tuning.data import describe_change, load_splits
 
+    if dataset != facts["dataset"]:
+        splits = load_splits(dataset, options.data_dir, validation=0.0, seed=facts["seed"])
+        return _Chosen(getattr(splits, options.split), splits.split, splits.fingerprint)
     run = stored.get("options", {})
     data_dir = options.data_dir or run.get("data_dir")
     data_dir = None if data_dir is None else Path(data_dir)
-    if dataset != facts["dataset"]:
-        splits = load_splits(dataset, options.data_dir, validation=0.0, seed=facts["seed"])
-    elif "targets" in facts:
+    if "targets" in facts:
         chosen = _targets(options, data_dir, facts)
     else:
         splits = load_splits(
@@ -120,10 +121,8 @@ def _chosen(
             validation=run.get("validation", 0.1),
             seed=facts["seed"],
         )
-    if dataset != facts["dataset"] or "targets" not in facts:
-        images = getattr(splits, options.split)
-        chosen = _Chosen(images, splits.split, splits.fingerprint)
-    if dataset == facts["dataset"] and stored.get("data") is not None:
+        chosen = _Chosen(getattr(splits, options.split), splits.split, splits.fingerprint)
+    if stored.get("data") is not None:
         change = describe_change(stored["data"], chosen.fingerprint)
         if change is not None:
             print(f"warning: the images are not those of the run: {change}.")

@@ -111,6 +111,9 @@ def spread(declare: Callable[[], Iterable[Option]]) -> Any:
     return dataclasses.field(default_factory=dict, metadata={"spread": declare})
 
 
+# A sweep checks thousands of command lines.
+_PARSERS: dict[tuple[str, type], Parser] = {}
+_DECLARED: dict[type, list[Option]] = {}
 O = TypeVar("O", bound="Options")  # noqa: E741
 
 
@@ -145,6 +148,12 @@ class Option(typing.NamedTuple):
 
 def declared(cls: type) -> list[Option]:
     """The options that a dataclass has: its own, then those of its bases, group by group."""
+    if cls not in _DECLARED:
+        _DECLARED[cls] = _find_options(cls)
+    return list(_DECLARED[cls])
+
+
+def _find_options(cls: type) -> list[Option]:
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     owners: dict[str, type] = {}
@@ -191,7 +200,10 @@ def parse(prog: str, cls: type[O], argv: Sequence[str]) -> O:
 
 def given_options(prog: str, cls: type[Options], argv: Sequence[str]) -> dict[str, Any]:
     """The options that a command line gives, without those that it leaves out."""
-    given = vars(make_parser(prog, cls).parse_args([_hyphens(argument) for argument in argv]))
+    if (prog, cls) not in _PARSERS:
+        _PARSERS[prog, cls] = make_parser(prog, cls)
+    parser = _PARSERS[prog, cls]
+    given = vars(parser.parse_args([_hyphens(argument) for argument in argv]))
     for each in declared(cls):
         # Here, because argparse would hide what is wrong with it.
         if each.kind is dict and each.name in given:

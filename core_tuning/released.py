@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .arguments import (
     FACTORS,
@@ -34,8 +34,8 @@ from .arguments import (
 from .baselines import LossTerms
 from .checks import check_range
 from .errors import UserError
-from .heads import ProjectionHead
 from .mining import sample_lambda
+from .objectives import CoreTuningLoss
 from .precision import at_least_float32, in_full_precision
 from .smoothing import Classifier, classify, one_hot
 
@@ -151,8 +151,8 @@ def released_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
 
 
-class ReleasedCoreTuningLoss(nn.Module):
-    """What the authors' release computes in the place of `CoreTuningLoss`.
+class ReleasedCoreTuningLoss(CoreTuningLoss):
+    """What the authors' release computes in the place of `CoreTuningLoss`, without its ablations.
 
     Args:
         feature_dim: d, the width of the encoder features.
@@ -182,20 +182,17 @@ class ReleasedCoreTuningLoss(nn.Module):
         projection_dim: int = 256,
         projection_depth: int = 2,
     ) -> None:
-        super().__init__()
-        check_range("num_classes", num_classes)
-        check_range("eta", eta)
-        check_range("alpha", alpha)
-        check_range("temperature", temperature)
-        check_range("lambda_n", lambda_n)
-        check_range("lambda_p", lambda_p)
-        self.num_classes = num_classes
-        self.eta = eta
-        self.alpha = alpha
-        self.temperature = temperature
-        self.lambda_n = lambda_n
-        self.lambda_p = lambda_p
-        self.projection = ProjectionHead(feature_dim, projection_dim, projection_depth)
+        super().__init__(
+            feature_dim,
+            num_classes,
+            eta=eta,
+            alpha=alpha,
+            temperature=temperature,
+            lambda_n=lambda_n,
+            lambda_p=lambda_p,
+            projection_dim=projection_dim,
+            projection_depth=projection_depth,
+        )
 
     def forward(
         self,

@@ -25,8 +25,18 @@ DEFAULT_EPS = {"l2": "0.5", "linf": "4/255"}
 FEWEST_STEPS = 100
 
 
+class _Fractions(Options):
+    """Base of what takes an eps, which may be a fraction."""
+
+    @classmethod
+    def read(cls, prog: str, argv: Sequence[str]) -> Self:
+        """Read a command line."""
+        refuse_negative_fractions(list(argv))
+        return super().read(prog, argv)
+
+
 @dataclass(kw_only=True)
-class Attack(Options):
+class Attack(_Fractions):
     """attack"""
 
     norm: str = option("l2", "of the perturbation: l2 or linf")
@@ -74,12 +84,6 @@ class RobustTrain(Attack, Training):
     split. Everything else is as in 'core-tuning finetune'. A step with PGD-10 costs 26 forward
     passes where a plain one costs 3.
     """
-
-    @classmethod
-    def read(cls, prog: str, argv: Sequence[str]) -> Self:
-        """Read a command line."""
-        refuse_negative_fractions(list(argv))
-        return super().read(prog, argv)
 
     def complete(self) -> None:
         """Fill in the attack's defaults, and check what concerns several options.
@@ -225,7 +229,7 @@ class Images(Options):
 
 
 @dataclass(kw_only=True)
-class Attacks(Options):
+class Attacks(_Fractions):
     """attacks"""
 
     attacks: list[str] = option(list(DEFAULT_ATTACKS), f"of {', '.join(ATTACKS)}", at_least=1)
@@ -297,12 +301,6 @@ class RobustEvaluate(Subject, Unstated, Images, Attacks, Place):
     Without options: PGD-10 (the paper's protocol), PGD-50 with 10 restarts, Square and AutoAttack
     standard, at every eps of the paper's Table 9, on up to 1000 test images.
     """
-
-    @classmethod
-    def read(cls, prog: str, argv: Sequence[str]) -> Self:
-        """Read a command line."""
-        refuse_negative_fractions(list(argv))
-        return super().read(prog, argv)
 
     def complete(self) -> None:
         """Check what concerns several options, or the text of one.

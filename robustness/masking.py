@@ -46,7 +46,7 @@ EFFORT_POINTS = 10.0
 # models with saturated logits tens.
 LOSS_POINTS = 5.0
 # Every image lies within the largest eps of every other, so 0% can be reached; an image or two
-# on a flat spot are no defence.
+# on a flat spot do not defend.
 LEFT_PERCENT = 1.0
 # In float32 the gradient of cross-entropy vanishes only where the margin of the logits exceeds
 # some 100 (exp(-104) rounds to zero); models trained to convergence have margins of 10 to 30.
@@ -55,7 +55,7 @@ ZERO_PERCENT = 1.0
 # from models with masked gradients (Croce & Hein 2020).
 GAP_POINTS = 10.0
 # pyautoattack's own alarm, which compares within one call and so cannot see attacks run apart;
-# a single image of few is no sign.
+# a single image of few does not show it.
 SQUARE_POINTS, SQUARE_IMAGES = 0.2, 1
 GRADIENT_ATTACKS = ("fgsm", "pgd10", "pgd50x10")
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from core_tuning.config import COMMANDS as CORE_COMMANDS
 from core_tuning.config import MOVABLE
+from core_tuning.methods import METHODS, hyperparameters
 from core_tuning.options import Options as DeclaredOptions
-from core_tuning.options import declared, to_argv
+from core_tuning.options import declared, parse, to_argv
 
 FOLDER = "{folder}"
 Options = Mapping[str, Any]
@@ -29,6 +30,7 @@ _DOMAINBED = (
 # What the sweep itself says of each run.
 _OWN = ("output", "seeds", "resume", "overwrite")
 COMMANDS = ("finetune", "dg", "domainbed", "robust")
+_HYPERPARAMETERS = frozenset(option.name for option in hyperparameters())
 # What a run may be moved to another machine with; a checkpoint's path names what it starts from.
 NOT_IDENTITY = MOVABLE - {"pretrained"}
 
@@ -40,6 +42,12 @@ def known_options(command: str, *, adversarial: bool = True) -> tuple[str, ...]:
         return _DOMAINBED
     options = declared(_options_class(command, adversarial))
     return tuple(option.name for option in options if option.name not in _OWN)
+
+
+def lacks(options: Options, name: str) -> bool:
+    """Whether an option is a hyper-parameter that the method of a run does not have."""
+    method = METHODS.get(str(options.get("method", "core_tuning")))
+    return method is not None and name in _HYPERPARAMETERS and name not in method.defaults()
 
 
 def _options_class(command: str, adversarial: bool) -> type[DeclaredOptions]:
@@ -115,6 +123,17 @@ def steps_of(
     cls = CORE_COMMANDS["robust evaluate"].options_class()
     measure = to_argv(cls, {"model": FOLDER, **place, **evaluate})
     return (train, ("robust", "evaluate", *measure, "--resume"))
+
+
+def check_options(command: str, options: Options, *, adversarial: bool) -> None:
+    """Check the options of a run's training as its command will, before any run begins.
+
+    Raises:
+        UserError: the command would refuse them. DomainBed's own checks are made by its launch.
+    """
+    if command != "domainbed":
+        cls = _options_class(command, adversarial)
+        parse(f"core-tuning {command}", cls, to_argv(cls, {**options, "output": FOLDER}))
 
 
 def done_file(command: str) -> str:

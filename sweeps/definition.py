@@ -74,7 +74,15 @@ def load_sweep(
         UserError: no such definition, axis, value or option, or two cells are the same run.
     """
     from .checking import check_seeds
-    from .expand import cells_of, check_only, check_settings, count_runs, run_of, select_small
+    from .expand import (
+        cells_of,
+        check_cells,
+        check_only,
+        check_settings,
+        count_runs,
+        run_of,
+        select_small,
+    )
     from .paper import paper_cells
     from .reading import read_definition
 
@@ -97,6 +105,7 @@ def load_sweep(
     paper: list[dict[str, Any]] = []
     for part in parts:
         cells = cells_of(part, only or {})
+        check_cells(part, cells, given)
         paper += paper_cells(part, cells, definition.name)
         for seed in part.seeds if seeds is None else seeds:
             runs += [run_of(part, cell, seed, given) for cell in cells]

@@ -15,9 +15,11 @@ from core_tuning.options import check_name
 from .arguments import (
     NOT_IDENTITY,
     canonical,
+    check_options,
     done_file,
     evaluate_options,
     known_options,
+    lacks,
     steps_of,
 )
 from .checking import check_value
@@ -133,22 +135,20 @@ def _flat(options: Mapping[str, Any]) -> set[str]:
     return names
 
 
+def check_cells(part: Part, cells: Iterable[Cell], settings: Mapping[str, str]) -> None:
+    """Raise a UserError where a command would refuse the run of a cell."""
+    for cell in cells:
+        options, _ = _options_of(part, cell, settings)
+        try:
+            check_options(part.command, options, adversarial=part.adversarial)
+        except UserError as error:
+            names = ", ".join(_shown(*each) for each in cell.items()) or part.name or "a run"
+            raise UserError(f"{names}: {error}") from None
+
+
 def run_of(part: Part, cell: Cell, seed: int, settings: Mapping[str, str]) -> Run:
     """The run of a cell and a seed."""
-    options, evaluate = dict(part.options), dict(part.evaluate)
-    for choice in cell.values():
-        options = _merged(options, choice.options)
-    known = known_options(part.command, adversarial=part.adversarial)
-    for key, text in settings.items():
-        outer, _, inner = key.rpartition(".")
-        if outer == "evaluate" and part.command == "robust":
-            evaluate[inner] = _value(inner, text)
-        elif outer == "hparams" and outer in known:
-            options = _merged(options, {outer: {inner: _json_value(text)}})
-        elif key in known:
-            options[key] = _value(key, text)
-    if part.command == "robust":
-        evaluate = {**evaluate, **_budgets(part, options)}
+    options, evaluate = _options_of(part, cell, settings)
     seed_text = f"seed {seed}"
     prefix = f"{part.name}: " if part.name else ""
     title = prefix + ", ".join([*(_shown(*each) for each in cell.items()), seed_text])
@@ -161,6 +161,34 @@ def run_of(part: Part, cell: Cell, seed: int, settings: Mapping[str, str]) -> Ru
         done=done_file(part.command),
         forwards=forwards(part, options, evaluate),
     )
+
+
+def _options_of(
+    part: Part, cell: Cell, settings: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of a cell's training, and of its evaluation."""
+    options, evaluate = dict(part.options), dict(part.evaluate)
+    for choice in cell.values():
+        options = _merged(options, choice.options)
+    known = known_options(part.command, adversarial=part.adversarial)
+    for key, text in settings.items():
+        outer, _, inner = key.rpartition(".")
+        if outer == "evaluate" and part.command == "robust":
+            evaluate[inner] = _value(inner, text)
+        elif outer == "hparams" and outer in known:
+            options = _merged(options, {outer: {inner: _json_value(text)}})
+        elif key in known:
+            options[key] = _value(key, text)
+    # What all rows are given is for those that have it.
+    chosen = {name for choice in cell.values() for name in choice.options}
+    options = {
+        name: value
+        for name, value in options.items()
+        if name in chosen or part.command == "domainbed" or not lacks(options, name)
+    }
+    if part.command == "robust":
+        evaluate = {**evaluate, **_budgets(part, options)}
+    return options, evaluate
 
 
 def _shown(axis: str, choice: Choice) -> str:

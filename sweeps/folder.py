@@ -156,7 +156,7 @@ def open_sweep(path: Path) -> SweepFolder:
     """
     if not _file(path).exists():
         raise UserError(
-            f"{path} is no sweep's folder: it has no sweep.json; start one with "
+            f"{path} is not a sweep's folder: it has no sweep.json; start one with "
             "'core-tuning sweep run', or name it with --output."
         )
     contents = read_json(_file(path))
@@ -235,7 +235,7 @@ def _check_place(path: Path) -> None:
     )
     if strange and not _file(path).exists():
         raise UserError(
-            f"The folder {path} is not empty and is no sweep's (it has no sweep.json): name "
+            f"The folder {path} is not empty and is not a sweep's (it has no sweep.json): name "
             "another with --output."
         )
 

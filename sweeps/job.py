@@ -82,7 +82,7 @@ def run_job(path: Path, id: str) -> int:
     """
     folder = open_sweep(path)
     if id not in folder.runs:
-        raise UserError(f"'{id}' is no run of {path}: 'core-tuning sweep status' lists them.")
+        raise UserError(f"'{id}' is not a run of {path}: 'core-tuning sweep status' lists them.")
     lock = take(folder.lock_path(id))
     if lock is None:
         return HELD

@@ -224,7 +224,7 @@ def _axis(axis: str, values: Any, known: tuple[str, ...], where: str) -> list[Ch
         if isinstance(value, dict):
             choices.append(_choice(value, known, f"{where}, {axis}"))
         else:
-            check_name(axis, known, f"{where} has an axis that is no option,")
+            check_name(axis, known, f"{where} has an axis that is not an option,")
             check_value(axis, value, where)
             choices.append(Choice(canonical(value), {axis: value}, {axis: canonical(value)}))
     check_distinct([choice.name for choice in choices], f"{where}, {axis}")

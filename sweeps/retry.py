@@ -55,7 +55,7 @@ def forget_failures(folder: SweepFolder, ids: list[str]) -> list[str]:
         if id not in failed:
             known = ", ".join(failed) or "none"
             raise UserError(
-                f"'{id}' is no failed run of {folder.path}: expected of these: {known}."
+                f"'{id}' is not a failed run of {folder.path}: expected of these: {known}."
             )
     chosen = list(dict.fromkeys(ids or failed))
     for id in chosen:

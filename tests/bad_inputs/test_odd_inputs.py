@@ -47,7 +47,7 @@ ROWS = [
     *((f"demo --output {name}", {}, sentence) for name, sentence in (
         (LONG, "too long"), (NUL, "NUL"))),
     *((f"sweep status mine --output {name}", {}, sentence) for name, sentence in (
-        ("gone", "gone is no"),)),
+        ("gone", "gone is not"),)),
     (f"sweep run mine.toml --output {NUL}", {}, "NUL"),
     # What is no ordinary file.
     *((f"finetune {SMALL} --pretrained odd.pth", {"odd.pth": how}, "odd.pth") for how in (
@@ -76,7 +76,7 @@ ROWS = [
     ("sweep run mine.toml --output s --tflops nan", {}, "--tflops is nan"),
     ("sweep run mine.toml --output s --workers 0", {}, "--workers is 0"),
     ("sweep status sweep --output sweep --every nan", {}, "--every is nan"),
-    ("sweep retry mine --output sweep nothing", {}, "'nothing' is no failed run"),
+    ("sweep retry mine --output sweep nothing", {}, "'nothing' is not a failed run"),
     ("sweep report gone", {}, "no sweep 'gone'"),
     *((f"domainbed {command}", {}, "run 'core-tuning domainbed install'") for command in (
         "train", "train --dataset PACS", "sweep launch", "collect_results", "list_top_hparams")),

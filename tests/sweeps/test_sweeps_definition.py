@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from core_tuning.errors import UserError
 from core_tuning.sweeps.definition import load_sweep
 
 AXIS = '[axes]\ndataset = ["dtd", "pets"]\n'
@@ -65,11 +66,11 @@ def test_only_seeds_and_settings(define):
     sweep = load_sweep(
         define(AXIS),
         seeds=[7],
-        only={"dataset": ["pets"], "row": ["CE"]},
+        only={"dataset": ["pets"], "row": ["Core-tuning"]},
         settings={"pretrained": "moco.pth", "nesterov": "false", "focal": "false"},
     )
     (run,) = sweep.runs
-    assert (run.seed, run.cell) == (7, {"row": "CE", "dataset": "pets"})
+    assert (run.seed, run.cell) == (7, {"row": "Core-tuning", "dataset": "pets"})
     (step,) = run.steps
     assert step[step.index("--pretrained") + 1] == "moco.pth"
     assert {"--no-nesterov", "--no-focal"} <= set(step)
@@ -117,11 +118,32 @@ def test_settings_reach_the_evaluation():
 
 def test_options_that_can_only_be_switched_off():
     for text, expected in (("true", []), ("false", ["--no-focal"])):
-        (step,) = load_sweep("table23", seeds=[0], settings={"focal": text}).runs[0].steps
+        (step,) = load_sweep("table23", seeds=[0], settings={"focal": text}).runs[-1].steps
         assert [word for word in step if "focal" in word] == expected
     (step,) = load_sweep("table23", settings={"nesterov": "true", "compile": "false"}).runs[0].steps
     assert "--nesterov" in step
     assert not any("compile" in word for word in step)
+
+
+def test_what_all_rows_are_given_is_for_those_that_have_it():
+    ce, *_, core_tuning = load_sweep("table23", seeds=[0], settings={"eta": "3"}).runs
+    assert "--eta" not in ce.steps[0]
+    assert core_tuning.steps[0][core_tuning.steps[0].index("--eta") + 1] == "3"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("method = 'ce'\nsteps = 3\nepochs = 2", "--steps is 3 and --epochs is 2: give one"),
+        ("method = 'core_tunin'", "argument --method: invalid choice: 'core_tunin'"),
+        ("accumulate = 3\nbatch_size = 10", "--accumulate is 3, which does not divide"),
+    ],
+)
+def test_a_run_that_its_command_would_refuse_is_refused_at_once(tmp_path, given, said):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'title = "mine"\ncommand = "finetune"\n[options]\n{given}\n')
+    with pytest.raises(UserError, match=said):
+        load_sweep(str(path))
 
 
 def test_a_seed_of_all_parts_comes_before_the_next():

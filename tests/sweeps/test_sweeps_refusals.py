@@ -47,7 +47,7 @@ def test_command_lines(refused, arguments, expected):
         ("seed = [1]\n", "mine.toml has an unknown key 'seed': did you mean 'seeds'?"),
         ("[options]\nepoch = 3\n", "unknown option 'epoch': did you mean 'epochs'?"),
         ("[options]\nseeds = 3\n", "options has an unknown option 'seeds'"),
-        ("[axes]\ndatset = ['dtd']\n", "no option, 'datset': did you mean 'dataset'?"),
+        ("[axes]\ndatset = ['dtd']\n", "not an option, 'datset': did you mean 'dataset'?"),
         ("[axes]\ndataset = 'dtd'\n", "dataset is 'dtd': expected a list"),
         ("[axes]\ndataset = []\n", "dataset is []: expected a list"),
         ("[axes]\ndataset = ['dtd', 'dtd']\n", "the name 'dtd' stands there twice"),

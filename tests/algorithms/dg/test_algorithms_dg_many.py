@@ -118,3 +118,17 @@ def test_only_the_sources_in_splits_are_trained_on(kit, finished, tmp_path, doma
     run = kit.run(tmp_path / "run", "--data_dir", tmp_path, "--test_envs", 1)
     before, after = kit.weights(finished), kit.weights(run)
     assert all(torch.equal(before[name], after[name]) for name in before) is not changes
+
+
+def test_the_demos_runs_say_how_they_are_made():
+    """Each is stored with its own hyper-parameters, by which it can go on alone."""
+    from core_tuning.algorithms import demo
+    from core_tuning.algorithms.config import Demo
+
+    options = Demo.read("core-tuning demo", ["--steps", "4", "--seeds", "0"])
+    plans = demo.plan(options, load_environments("EmojiDomains", None))
+    assert len(plans) == 12
+    for planned in plans:
+        (method,) = planned.options.method
+        assert planned.options.hparams == demo.CHOSEN[method]
+        assert planned.options.steps == 4

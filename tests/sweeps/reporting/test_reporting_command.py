@@ -38,8 +38,8 @@ def test_the_files(sweep, capsys, report, contents, kit):
     [
         (["table2"], "no sweep 'table2': did you mean 'table02'?"),
         (["tabel23"], "no sweep 'tabel23': did you mean 'table23'?"),
-        (["table24"], "runs/sweep-table24 is no sweep's folder: it has no sweep.json"),
-        (["gone.toml"], "runs/sweep-gone is no sweep's folder"),
+        (["table24"], "runs/sweep-table24 is not a sweep's folder: it has no sweep.json"),
+        (["gone.toml"], "runs/sweep-gone is not a sweep's folder"),
         ([], "Give either NAME, a sweep's, or --domainbed DIR"),
         (["table02", "--domainbed", "x"], "Give either NAME, a sweep's, or --domainbed DIR"),
         (["--domainbed", "x", "--output", "y"], "--output is y, which is a sweep's folder"),

@@ -84,8 +84,8 @@ def test_what_is_no_sweep_is_refused(tmp_path, fakes):
     (tmp_path / "photos" / "cat.png").write_text("mine")
     assert "is a file, not a folder" in refusal(tmp_path / "file", sweep)
     assert "is a file, not a folder" in refusal(tmp_path / "file" / "inside", sweep)
-    assert "is not empty and is no sweep's" in refusal(tmp_path / "photos", sweep)
-    with pytest.raises(UserError, match=r"no sweep's folder: it has no sweep\.json"):
+    assert "is not empty and is not a sweep's" in refusal(tmp_path / "photos", sweep)
+    with pytest.raises(UserError, match=r"not a sweep's folder: it has no sweep\.json"):
         open_sweep(tmp_path / "photos")
     (tmp_path / "photos" / "sweep.json").write_text('{"name": 3')
     with pytest.raises(UserError, match="is damaged"):

@@ -126,7 +126,7 @@ def test_the_last_line_is_of_the_last_attempt(tmp_path):
 
 def test_an_unknown_run_is_refused(make, fakes, capsys):
     folder = make(fakes.run("a"))
-    with pytest.raises(UserError, match="'b' is no run of"):
+    with pytest.raises(UserError, match="'b' is not a run of"):
         run_job(folder.path, "b")
     assert main([str(folder.path), "b"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

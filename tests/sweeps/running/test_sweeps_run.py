@@ -108,14 +108,14 @@ def test_bad_input(sweep, output, refused, tmp_path, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         assert "core-tuning[sweeps]" in refused("sweep", command, "fake", "--launcher", "ray")
         monkeypatch.undo()
-    assert "no sweep's folder" in refused("sweep", "retry", "fake", "--output", output)
+    assert "not a sweep's folder" in refused("sweep", "retry", "fake", "--output", output)
     assert not output.exists()
 
 
 def test_retry_refuses_what_has_not_failed(sweep, output, refused):
     sweep("run")
     text = refused("sweep", "retry", "fake", "--output", output, "b0", "a0")
-    assert "'a0' is no failed run" in text
+    assert "'a0' is not a failed run" in text
     assert "expected of these: b0" in text
     assert list(read_state(output).failed) == ["b0"]
 

@@ -102,7 +102,7 @@ def test_after_real_runs(make, fakes, capsys):
         (("--price", "-1"), "--price is -1.0"),
         (("--price", "nan"), "--price is nan"),
         (("--every", "0"), "--every is 0.0"),
-        (("--output", "nowhere"), "nowhere is no sweep's folder: it has no sweep.json"),
+        (("--output", "nowhere"), "nowhere is not a sweep's folder: it has no sweep.json"),
     ],
 )
 def test_bad_input(refused, options, message):
