@@ -1,29 +1,26 @@
-"""What a training step costs on a GPU: ResNet-50 with CE, CE-Con and Core-tuning.
+"""What a training step costs with CE, CE-Con and Core-tuning, on a GPU or on the CPU.
 
     python benchmarks/gpu.py
+    python benchmarks/gpu.py --device cpu --batch 32 --precisions fp32 --repeats 5
     python benchmarks/gpu.py --device cpu --tiny
 
-Whole training steps (encoder, objective, backward pass, SGD with momentum) of the three methods
-take turns in one process, in bfloat16 and in float32 without TF32, both in channels_last. MFU is
-what the step's counted floating-point operations would take at the card's dense peak, over what
-the step took. Then come adversarial steps, if torchattacks is there, and the loss core alone
-beside a plain version of it. Times are the GPU's own, by CUDA events around launches that queue
-up behind other work; peak memory is that of a step above weights and optimiser state.
+Whole training steps (encoder, objective with projection head, backward pass, SGD with momentum)
+take turns in one process, in channels_last, float32 without TF32. MFU is what the step's counted
+floating-point operations would take at the card's dense peak, over what the step took. Then come
+adversarial steps, if torchattacks is there, and the objective alone as the batch grows, beside the
+encoder's time for as many images (scaled from the measured step). Times on a GPU are its own, by
+CUDA events around launches that queue up behind other work; peak memory is that of a step above
+weights and optimiser state.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import importlib.util
 import math
-from functools import partial
 
 import torch
-import torch.nn.functional as F
-from loss_core import Problem, ours
-from measure import compare, measured, peak_mebibytes
-from step_overhead import Setup
+from measure import Step, both_ways, compare, peak_mebibytes, print_table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -40,45 +37,17 @@ PEAKS = {
     "RTX 4090": (165, 82.6),
 }
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
-TAU = 0.07
 
 
-def plain(problem: Problem) -> list[Tensor]:
-    """Mining, mixing and losses as one would first write them, with the same result as `ours`."""
-    z, labels, n = problem.features, problem.labels, len(problem.labels)
-    unit = F.normalize(z.detach())
-    cosine = unit @ unit.T
-    same = labels[:, None] == labels
-    itself = torch.eye(n, dtype=torch.bool, device=z.device)
-    hard_positive = cosine.masked_fill(~same | itself, math.inf).argmin(1)
-    hard_negative = cosine.masked_fill(same, -math.inf).argmax(1)
-    random_negative = torch.multinomial((~same).float(), 1).squeeze(1)
-    shares = torch.distributions.Beta(torch.ones((), device=z.device), 1.0).sample((2, n, 1))
-    towards, lam = shares[0], shares[1].clamp(min=0.8)
-
-    def mix(values: Tensor) -> Tensor:
-        positive = towards * values[hard_positive] + (1 - towards) * values[hard_negative]
-        return torch.cat([positive, (1 - lam) * values + lam * values[random_negative]])
-
-    everything, mixed_targets = torch.cat([z, mix(z)]), mix(problem.targets)
-    similarity = problem.embeddings[:n] @ problem.embeddings.T / TAU  # (n, 3n)
-    outside = torch.cat([itself, ~itself, ~itself], dim=1)
-    log_p = F.log_softmax(similarity.masked_fill(outside, -1e9), dim=1)
-    is_positive = torch.cat([same & ~itself, itself, torch.zeros_like(itself)], dim=1)
-    terms = -(1 - log_p.exp()) * log_p * is_positive
-    contrastive = (terms.sum(1) / is_positive.sum(1)).mean()
-    mixed = -(mixed_targets * F.log_softmax(problem.logits[n:], dim=1)).sum(1).mean()
-    return [contrastive + F.cross_entropy(problem.logits[:n], labels) + mixed, everything]
-
-
-def main() -> None:
-    """Print the tables."""
+def options() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--encoder", default="resnet50")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=256, help="of a step (default: 256)")
-    parser.add_argument("--attacked", type=int, default=32, help="of an adversarial step")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=[*PRECISIONS])
+    parser.add_argument("--attacked", type=int, default=32, help="of an adversarial step; 0: none")
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 1024, 4096])
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=15)
@@ -89,99 +58,124 @@ def main() -> None:
     if args.tiny:
         args.encoder, args.image_size, args.batch, args.attacked = "small_resnet", 32, 8, 4
         args.batches, args.repeats = [16, 32], 2
+    return args
+
+
+def training_step(
+    encoder: nn.Module,
+    classifier: nn.Linear,
+    objective: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    dtype: torch.dtype,
+) -> Step:
+    """Make a whole training step.
+
+    All methods share encoder and classifier: of their own, they would differ in where their
+    weights lie in memory, by a few percent.
+    """
+    parameters = [p for module in (encoder, classifier, objective) for p in module.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, nesterov=True)
+
+    def step() -> None:
+        with torch.autocast(images.device.type, dtype, dtype != torch.float32):
+            terms = objective(encoder(images), labels, classifier)
+        terms.total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def objective_step(
+    objective: nn.Module, features: Tensor, labels: Tensor, classifier: nn.Linear
+) -> Step:
+    """Make a step of an objective alone, forward and backward."""
+    leaves = [features, *classifier.parameters(), *objective.parameters()]
+    return both_ways(lambda: [objective(features, labels, classifier).total], leaves)
+
+
+def main() -> None:
+    """Print the tables."""
+    args = options()
+    device, classes, batch = args.device, args.classes, args.batch
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    card = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
+    card = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     known = (peaks for name, peaks in PEAKS.items() if name in card)
-    peaks = args.peak_tflops or next(known, (math.nan, math.nan))
-    print(f"{card}, torch {torch.__version__}, CUDA {torch.version.cuda}; dense peak taken as "
-          f"{peaks[0]:g} (bf16) and {peaks[1]:g} (fp32) TFLOP/s")  # fmt: skip
-    for (precision, dtype), peak in zip(PRECISIONS.items(), peaks, strict=True):
-        _print_steps(args, precision, dtype, peak)
-    _print_adversarial(args)
-    _print_core(args)
+    peaks = dict(zip(PRECISIONS, args.peak_tflops or next(known, (math.nan,) * 2), strict=True))
+    print(f"{card}, {torch.get_num_threads()} threads, torch {torch.__version__}, CUDA "
+          f"{torch.version.cuda}; dense peak in TFLOP/s taken as {peaks}")  # fmt: skip
 
-
-def _images(args: argparse.Namespace, batch: int) -> tuple[Tensor, Tensor]:
-    images = torch.rand(batch, 3, args.image_size, args.image_size, device=args.device)
-    labels = torch.arange(batch, device=args.device) % args.classes
-    return images.contiguous(memory_format=torch.channels_last), labels
-
-
-def _print_steps(args: argparse.Namespace, precision: str, dtype: torch.dtype, peak: float) -> None:
     encoder = build_encoder(args.encoder)
     dim = feature_dim(encoder)
-    encoder.to(args.device).to(memory_format=torch.channels_last)
-    classifier = nn.Linear(dim, args.classes, bias=False).to(args.device)
-    objectives = {
+    encoder.to(device).to(memory_format=torch.channels_last)
+    classifier = nn.Linear(dim, classes, bias=False).to(device)
+    objectives: dict[str, nn.Module] = {
         "CE": CrossEntropyLoss(),
-        "CE-Con": CEContrastiveLoss(dim),
-        "Core-tuning": CoreTuningLoss(dim, args.classes),
+        "CE-Con": CEContrastiveLoss(dim).to(device),
+        "Core-tuning": CoreTuningLoss(dim, classes).to(device),
     }
-    images, labels = _images(args, args.batch)
-    steps = {}
-    for name, objective in objectives.items():
-        setup = Setup(encoder, classifier, objective.to(args.device), dtype)
-        steps[name] = measured(partial(setup.step, images, labels), args.device)
-    timings = compare(steps, [], backward=False, repeats=args.repeats)
-    print(f"\n{args.encoder}, {args.batch} images of {args.image_size} pixels, K = {args.classes}, "
-          f"{precision}, channels_last")  # fmt: skip
-    print(f"{'method':<12} {'step ms (quartiles)':>26} {'images/s':>9} {'/ CE (quartiles)':>22} "
-          f"{'GFLOP':>9} {'MFU %':>6} {'peak MiB':>9}")  # fmt: skip
-    for name, step in steps.items():
-        with FlopCounterMode(display=False) as counter:
-            step()
-        flops, t = counter.get_total_flops(), timings[name]
-        took = f"{t.milliseconds:.2f} ({t.lower_milliseconds:.2f} to {t.upper_milliseconds:.2f})"
-        ratio = f"{t.ratio:.3f} ({t.lower:.3f} to {t.upper:.3f})"
-        mfu = 100 * flops / (t.milliseconds * 1e9 * peak)
-        print(f"{name:<12} {took:>26} {1e3 * args.batch / t.milliseconds:>9.0f} {ratio:>22} "
-              f"{flops / 1e9:>9.1f} {mfu:>6.1f} {peak_mebibytes(step, []):>9.0f}",
-              flush=True)  # fmt: skip
+    images = torch.rand(batch, 3, args.image_size, args.image_size, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(batch, device=device) % classes
+    encoder_ms = math.nan
+    for precision in args.precisions:
+        steps = {
+            name: training_step(encoder, classifier, each, images, labels, PRECISIONS[precision])
+            for name, each in objectives.items()
+        }
+        rows = []
+        for name, timing in compare(steps, repeats=args.repeats, device=device).items():
+            with FlopCounterMode(display=False) as counter:
+                steps[name]()
+            took, flops = timing.milliseconds.median, counter.get_total_flops()
+            mfu = 100 * flops / (took * 1e9 * peaks[precision])
+            rows.append((name, timing.milliseconds, 1e3 * batch / took, timing.ratios, flops / 1e9,
+                         mfu, peak_mebibytes(steps[name], device)))  # fmt: skip
+            encoder_ms = took if name == "CE" else encoder_ms
+        print_table(
+            f"{args.encoder}, {batch} images of {args.image_size} pixels, K = {classes}, "
+            f"{precision}",
+            ("method", "ms", "images/s", "/ CE", "GFLOP", "MFU %", "peak MiB"),
+            rows,
+        )
 
+    if args.attacked and importlib.util.find_spec("torchattacks") is not None:
+        from adversarial_step import EPS, Loop, build_learner, make_budget, print_steps
 
-def _print_adversarial(args: argparse.Namespace) -> None:
-    if importlib.util.find_spec("torchattacks") is None:
-        print("\nadversarial steps are left out: torchattacks is not installed")
-        return
-    from adversarial_step import EPS, Ours, Plain, build_learner
+        learner, budget = (
+            build_learner(args.encoder, classes).to(device),
+            make_budget("linf", EPS["linf"]),
+        )
+        clean = images[: args.attacked].contiguous()
+        loops = {
+            f"ours, {p}": Loop(learner, clean, labels[: len(clean)], budget, p) for p in PRECISIONS
+        }
+        loops["plain loop, fp32"] = Loop(learner, clean, labels[: len(clean)], budget)
+        print_steps(
+            {name: loop.step for name, loop in loops.items()}, len(clean),
+            max(2, args.repeats // 3), f"{len(clean)} images, PGD-10, Core-tuning", device,
+        )  # fmt: skip
 
-    from core_tuning.robustness.budgets import make_budget
-
-    budget = make_budget("linf", EPS["linf"])
-    images, labels = _images(args, args.attacked)
-    images = images.contiguous()
-    learner = build_learner(args.encoder, args.classes).to(args.device)
-    plain_loop = Plain(copy.deepcopy(learner), images, labels, budget)
-    loops: dict[str, Plain | Ours] = {
-        f"ours, {precision}": Ours(copy.deepcopy(learner), images, labels, budget).see(precision)
-        for precision in ("fp32", "bf16")
-    }
-    loops["plain loop, fp32"] = plain_loop
-    steps = {name: measured(loop.step, args.device) for name, loop in loops.items()}
-    timings = compare(steps, [], backward=False, repeats=max(2, args.repeats // 3), warm_up=2)
-    print(f"\nadversarial steps, {args.attacked} clean images, PGD-{budget.steps}, Core-tuning")
-    print(f"{'loop':<18} {'step ms':>9} {'clean images/s':>15} {'/ first (quartiles)':>22}")
-    for name, t in timings.items():
-        ratio = f"{t.ratio:.2f} ({t.lower:.2f} to {t.upper:.2f})"
-        rate = 1e3 * args.attacked / t.milliseconds
-        print(f"{name:<18} {t.milliseconds:>9.1f} {rate:>15.1f} {ratio:>22}", flush=True)
-
-
-def _print_core(args: argparse.Namespace) -> None:
-    print("\nloss core alone, without head and classifier, d = 2048, forward and backward pass")
-    print(f"{'B':>5} {'ours ms':>9} {'plain ms':>9} {'plain / ours (quartiles)':>26} "
-          f"{'ours MiB':>9} {'plain MiB':>10}")  # fmt: skip
-    for batch in args.batches:
-        problem = Problem(batch, 2048, args.classes, args.device)
-        steps = {"ours": partial(ours, problem), "plain": partial(plain, problem)}
-        leaves = problem.leaves()
-        timings = compare(steps, leaves, backward=True, repeats=2 * args.repeats)
-        memory = [peak_mebibytes(step, leaves) for step in steps.values()]
-        t = timings["plain"]
-        ratio = f"{t.ratio:.2f} ({t.lower:.2f} to {t.upper:.2f})"
-        print(f"{batch:>5} {timings['ours'].milliseconds:>9.3f} {t.milliseconds:>9.3f} "
-              f"{ratio:>26} {memory[0]:>9.1f} {memory[1]:>10.1f}", flush=True)  # fmt: skip
+    rows = []
+    for size in args.batches:
+        features = torch.rand(size, dim, device=device, requires_grad=True)
+        labels = torch.arange(size, device=device) % classes
+        alone = {
+            name: objective_step(objectives[name], features, labels, classifier)
+            for name in ("CE", "Core-tuning")
+        }
+        timings = compare(alone, repeats=max(3, 1024 // size), device=device)
+        ce, core = (timing.milliseconds.median for timing in timings.values())
+        beside = encoder_ms / batch * size
+        memory = [peak_mebibytes(step, device) for step in alone.values()]
+        rows.append((size, ce, core, beside, 1 + (core - ce) / beside, *memory))
+    print_table(
+        "Objective alone (projection head, losses, their backward pass), without the encoder",
+        ("B", "CE ms", "Core ms", "encoder ms", "step / CE", "CE MiB", "Core MiB"),
+        rows,
+    )
 
 
 if __name__ == "__main__":

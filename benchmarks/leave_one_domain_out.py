@@ -23,6 +23,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from measure import print_table
+
 COMMAND = (sys.executable, "-m", "core_tuning")
 
 
@@ -84,19 +86,17 @@ def main() -> None:
 def report(runs: dict[str, list[Run]], start_up: dict[str, float]) -> None:
     """Print seconds, ratios of each repeat, and the accuracies that came out."""
     ours = next(iter(runs.values()))
-    print(f"{'':<22}{'total s':>9}{'start-up':>10}{'training':>10}{'evaluation':>12}{'ratio':>20}")
+    rows = []
     for name, repeats in runs.items():
         total = statistics.median(run.total for run in repeats)
         training = statistics.median(run.training for run in repeats)
         rest = max(0.0, total - training - start_up[name])
         ratios = [run.total / own.total for run, own in zip(repeats, ours, strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-        print(
-            f"{name:<22}{total:>9.1f}{start_up[name]:>10.1f}{training:>10.1f}{rest:>12.1f}{spread:>20}"
-        )
-    for name, repeats in runs.items():
-        shown = (f"{key} {100 * value:.1f}" for key, value in sorted(repeats[0].accuracies.items()))
-        print(f"{name}: {', '.join(shown)}")
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        last = ", ".join(f"{100 * value:.1f}" for value in repeats[0].accuracies.values())
+        rows.append((name, total, start_up[name], training, rest, spread, last))
+    header = ("", "total s", "start-up", "training", "evaluation", "/ ours", "last accuracies")
+    print_table("", header, rows)
 
 
 if __name__ == "__main__":

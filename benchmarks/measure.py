@@ -1,113 +1,101 @@
-"""Timing and peak memory of training steps, for the scripts beside this file."""
+"""Timing, peak memory and tables, for the scripts beside this file."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-# A step returns the tensors that the rest of the training step would send gradient into.
-Step = Callable[[], list[Tensor]]
-WARM_UP = 3
+from core_tuning.report.tables import Table, text
+
+Step = Callable[[], object]
 # Clock cycles, some 10 ms, that a GPU sleeps before a step, whose launches queue up meanwhile as
 # they do behind an encoder: what is timed is the GPU's work, not Python's.
 SLEEP_FIRST = 20_000_000
 
 
-class Timing(NamedTuple):
-    """Medians and quartiles: of a step's milliseconds, and of its ratios to the first step."""
+class Spread(NamedTuple):
+    """The quartiles of several measurements."""
 
-    milliseconds: float
-    ratio: float
     lower: float
+    median: float
     upper: float
-    lower_milliseconds: float
-    upper_milliseconds: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Compute them of two measurements or more."""
+        return cls(*statistics.quantiles(values, n=4, method="inclusive"))
+
+    def __str__(self) -> str:
+        return f"{self.median:.4g} ({self.lower:.4g} to {self.upper:.4g})"
 
 
-def measured(step: Callable[[], object], device: torch.device | str = "cpu") -> Step:
-    """Make a step of a whole training step, which sends gradient nowhere."""
-    done = torch.zeros((), device=device, requires_grad=True)
+class Timing(NamedTuple):
+    """Milliseconds of a step, and its ratios to the first step's in the same turns."""
 
-    def run() -> list[Tensor]:
+    milliseconds: Spread
+    ratios: Spread
+
+
+def both_ways(forward: Callable[[], list[Tensor]], leaves: Sequence[Tensor]) -> Step:
+    """Make a step of a forward pass and of the backward pass from all its outputs to `leaves`."""
+    # Made beforehand, as what comes behind would have made them.
+    gradients = [torch.ones_like(output) for output in forward()]
+    return lambda: torch.autograd.grad(forward(), leaves, gradients, allow_unused=True)
+
+
+def time_once(step: Step, device: str) -> float:
+    """Return the milliseconds of one step: the GPU's own, or the wall clock's."""
+    if device == "cpu":
+        started = time.perf_counter()
         step()
-        return [done]
-
-    return run
-
-
-def milliseconds(
-    step: Step, leaves: list[Tensor], backward: bool, gradients: list[Tensor]
-) -> float:
-    """Time one step; the gradients of its outputs, made beforehand, name the device to time."""
-    events = []
-    if gradients[0].is_cuda:
-        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-        torch.cuda._sleep(SLEEP_FIRST)
-        events[0].record()
-    started = time.perf_counter()
-    outputs = step()
-    if backward:
-        torch.autograd.backward(outputs, gradients)
-    elapsed = 1e3 * (time.perf_counter() - started)
-    if events:
-        events[1].record()
-        events[1].synchronize()
-        elapsed = events[0].elapsed_time(events[1])
-    for leaf in leaves:
-        leaf.grad = None
-    return elapsed
+        return 1e3 * (time.perf_counter() - started)
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(SLEEP_FIRST)
+    first.record()
+    step()
+    last.record()
+    last.synchronize()
+    return first.elapsed_time(last)
 
 
 def compare(
-    steps: Mapping[str, Step],
-    leaves: list[Tensor],
-    *,
-    backward: bool,
-    repeats: int,
-    warm_up: int = WARM_UP,
+    steps: Mapping[str, Step], *, repeats: int, device: str = "cpu", warm_up: int = 2
 ) -> dict[str, Timing]:
     """Time steps in turn, so that a machine that drifts does so for all of them."""
-    gradients = {name: [torch.ones_like(out) for out in step()] for name, step in steps.items()}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(warm_up + repeats):
-        for name, step in steps.items():
-            elapsed = milliseconds(step, leaves, backward, gradients[name])
-            if repeat >= warm_up:
-                times[name].append(elapsed)
-    first = next(iter(times.values()))
-    timings = {}
-    for name, values in times.items():
-        ratios = [value / reference for value, reference in zip(values, first, strict=True)]
-        lower, median, upper = statistics.quantiles(ratios, n=4, method="inclusive")
-        low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-        timings[name] = Timing(middle, median, lower, upper, low, high)
-    return timings
+    turns = [[time_once(step, device) for step in steps.values()] for _ in range(warm_up + repeats)]
+    times = list(zip(*turns[warm_up:], strict=True))
+    return {
+        name: Timing(
+            Spread.of(own), Spread.of([t / first for t, first in zip(own, times[0], strict=True)])
+        )
+        for name, own in zip(steps, times, strict=True)
+    }
 
 
-def peak_mebibytes(step: Step, leaves: list[Tensor]) -> float:
-    """Most memory that forward and backward hold at once, above what is held before, in MiB."""
-    gradients = [torch.ones_like(output) for output in step()]
-    if gradients[0].is_cuda:
-        held = torch.cuda.memory_allocated()
+def peak_mebibytes(step: Step, device: str = "cpu") -> float:
+    """Return the most memory in MiB that a step holds at once, above what is held before."""
+    if device != "cpu":
+        before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        torch.autograd.backward(step(), gradients)
-        peak = torch.cuda.max_memory_allocated()
-        for leaf in leaves:
-            leaf.grad = None
-        return (peak - held) / 2**20
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        torch.autograd.backward(step(), gradients)
-    for leaf in leaves:
-        leaf.grad = None
+        step()
     held = peak = 0
     for event in recorded.profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             peak = max(peak, held)
     return peak / 2**20
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table; numbers have four digits."""
+    shown = [[f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row] for row in rows]
+    print(f"\n{text(Table(header, shown, title))}", flush=True)
