@@ -29,6 +29,7 @@ from core_tuning.data import (
     load_splits,
 )
 from core_tuning.errors import UserError
+from core_tuning.files import append_line
 from core_tuning.options import plain_values
 from core_tuning.training.folder import RunFolder, environment
 from core_tuning.training.optimisation import choose_device
@@ -38,7 +39,7 @@ from .attack.pgd import check_torchattacks
 from .attack.view import AttackView
 from .budgets import NORMS, beyond_usual, check_reach, describe_eps, make_budget
 from .config import RobustEvaluate
-from .masking import Checked, check_masking, read_checked, write_checked
+from .masking import Checked, check_masking
 from .measure import (
     accuracy,
     as_float,
@@ -62,12 +63,13 @@ from .pixels import (
 from .protocols import PROTOCOLS, Protocol, Stage, choose_protocol
 from .report import FILES as REPORT_FILES
 from .report import Clean, Examples, Images, Report, printed, write_report
-from .rows import Row, Rows
+from .rows import Row, Rows, read_whole_lines
 from .subject import PROBED, Made, Randomness, Subject, inspect_answers, load_subject, seeded
 
 # What an evaluation writes.
 FILES = ("rows.jsonl", ".row.json", "masking.jsonl", *REPORT_FILES)
 VERSIONED = ("torch", "torchvision", "torchattacks", "pyautoattack")
+COMMAND = "robust evaluate"
 # What does not tell one evaluation from another: where it lies, and which rows are asked of it,
 # because each row says itself what it is.
 NOT_STATED = frozenset(
@@ -106,24 +108,25 @@ def evaluate(options: RobustEvaluate) -> Report:
     device = choose_device(options.device)
     folder = RunFolder(options.output or options.default_output(), FILES)
     if not options.resume:
-        _check_start(folder, overwrite=options.overwrite)
+        folder.check_start(overwrite=options.overwrite)
+        if not folder.is_free() and folder.read_run().get("command") != COMMAND:
+            raise UserError(
+                f"The folder {folder.path} holds a run, not an evaluation: name another with "
+                "--output."
+            )
     with strict_float32(device), seeded(options.seed):
         setup = _prepare(options, device)
+        jobs = _jobs(setup)
         with _opened(folder, setup):
-            jobs = _jobs(setup)
             clean = _measure_clean(setup)
             rows = _measure_rows(setup, jobs, Rows(folder.path), clean)
             masking = _look_for_masking(setup, folder.path) if options.masking_checks else []
+            machine = {"device": str(device), "batch_size": options.batch_size}
             report = Report(
                 setup.subject.facts,
                 setup.randomness,
                 setup.data,
-                {
-                    **environment(),
-                    **versions(),
-                    "device": str(device),
-                    "batch_size": options.batch_size,
-                },
+                {**environment(), **versions(), **machine},
                 clean,
                 rows,
                 [found.with_rows(rows) for found in masking],
@@ -176,7 +179,6 @@ def _prepare(options: RobustEvaluate, device: torch.device) -> _Setup:
     indices = choose_images(len(images), options.wanted(len(images)), options.seed)
     transform = build_transforms(subject.recipe, subject.image_size).evaluate
     pixels = read_pixels(images, indices, transform, options.attack_space, workers=options.workers)
-    _check_sizes(options, pixels)
     model = subject.model
     if options.attack_space == "native":
         model = ResizedInside(model, transform).eval()
@@ -216,28 +218,6 @@ def _warnings(options: RobustEvaluate, subject: Subject, splits: Splits) -> Iter
         )
 
 
-def _check_start(folder: RunFolder, *, overwrite: bool) -> None:
-    folder.check_start(overwrite=overwrite)
-    is_evaluation = (folder.path / "rows.jsonl").exists()
-    if not (folder.is_free() or is_evaluation or "attack_space" in folder.read_run()["options"]):
-        raise UserError(
-            f"The folder {folder.path} holds a run, not an evaluation: name another with --output."
-        )
-
-
-def _check_sizes(options: RobustEvaluate, pixels: Pixels) -> None:
-    squared = {"square", "autoattack"} & set(options.attacks)
-    for images, _, _ in pixels.attacked:
-        for norm, eps in options.budgets():
-            check_reach(norm, eps, images[0].numel())
-        height, width = images.shape[-2:]
-        if squared and min(height, width) < SMALLEST_SIDE:
-            raise UserError(
-                f"Images of {height}x{width} pixels are too small for Square, which needs "
-                f"{SMALLEST_SIDE}: leave {' and '.join(sorted(squared))} out of --attacks."
-            )
-
-
 @contextmanager
 def _opened(folder: RunFolder, setup: _Setup) -> Iterator[None]:
     """Hold the folder, started or gone on with; its config tells this evaluation from another."""
@@ -245,14 +225,12 @@ def _opened(folder: RunFolder, setup: _Setup) -> Iterator[None]:
     config = {k: value for k, value in plain_values(options).items() if k not in NOT_STATED}
     config |= {"dataset": setup.data.dataset, "n": setup.data.n, "total": setup.data.total}
     config |= {"weights": facts["weights"], "code": facts.get("code")}
-    run = {"command": "robust evaluate", "options": config, "data": setup.splits.fingerprint}
-    resumes = options.resume and not folder.is_free()
-    if resumes:
-        before = folder.read_run().get("data")
-        folder.check_resume({**run, "data": before}, may_differ=MOVABLE)
-        check_same_images(before, setup.splits.fingerprint, folder.path)
+    run = {"command": COMMAND, "options": config, "data": setup.splits.fingerprint}
     with folder.hold():
-        if resumes:
+        if options.resume and not folder.is_free():
+            before = folder.read_run().get("data")
+            folder.check_resume({**run, "data": before}, may_differ=MOVABLE)
+            check_same_images(before, setup.splits.fingerprint, folder.path)
             folder.resume(run, may_differ=MOVABLE)
         else:
             folder.start(run, overwrite=options.overwrite)
@@ -272,12 +250,23 @@ class _Job(NamedTuple):
 
 
 def _jobs(setup: _Setup) -> list[_Job]:
-    """The rows that are asked for, in order; what is to be said of them is printed."""
+    """The rows that are asked for, in order; what is to be said of them is printed.
+
+    Raises:
+        UserError: the images are too small for an attack, or for an eps.
+    """
     options, is_randomised = setup.options, setup.randomness.is_randomised
     sizes = [(images.shape[-2], images.shape[-1]) for images, _, _ in setup.pixels.attacked]
     smallest, is_oblong = min(sizes, key=math.prod), any(height != width for height, width in sizes)
+    squared = {"square", "autoattack"} & set(options.attacks)
+    if squared and min(map(min, sizes)) < SMALLEST_SIDE:
+        raise UserError(
+            f"Images of {describe_sizes(sizes)} pixels are too small for Square, which needs "
+            f"{SMALLEST_SIDE}: leave {' and '.join(sorted(squared))} out of --attacks."
+        )
     jobs = []
     for norm, eps in options.budgets():
+        check_reach(norm, eps, 3 * math.prod(smallest))
         large = beyond_usual(norm, eps, smallest)
         for name in options.attacks:
             protocol = choose_protocol(
@@ -351,8 +340,11 @@ def _measure_rows(setup: _Setup, jobs: Sequence[_Job], rows: Rows, clean: Clean)
                 eps=eps,
                 eps_text=describe_eps(norm, eps),
                 space=options.attack_space,
-                **counted._asdict(),
+                n=counted.n,
+                correct=counted.correct,
                 robust=counted.percent,
+                low=counted.low,
+                high=counted.high,
                 images=bits(found.robust),
                 after=after if len(after) > 1 else [],
                 restarts=len(protocol.stages) if budget else 1,
@@ -417,7 +409,7 @@ class _Bar(tqdm):
 def _look_for_masking(setup: _Setup, folder: Path) -> list[Checked]:
     """Check each norm at its largest eps, and keep what was found."""
     options, path = setup.options, folder / "masking.jsonl"
-    found = read_checked(path)
+    found = read_whole_lines(path, Checked)
     model, whole, space = setup.model, setup.pixels.attacked[0], options.attack_space
     if len(setup.pixels.attacked) > 1:
         # Too few of each size to tell anything: the network is looked at without the resizing.
@@ -431,7 +423,7 @@ def _look_for_masking(setup: _Setup, folder: Path) -> list[Checked]:
             on_progress=partial(print, f"masking, {norm}:", file=sys.stderr),
         )  # fmt: skip
         found.append(Checked(norm, eps, len(chosen.labels), space, checks))
-        write_checked(path, found[-1])
+        append_line(path, dataclasses.asdict(found[-1]))
     return found
 
 
@@ -443,12 +435,11 @@ def _attack_examples(setup: _Setup) -> Examples | None:
     chosen = (predicted == labels).nonzero().flatten()[:EXAMPLES]
     if not len(chosen):
         return None
-    norm, _ = options.budgets()[0]
-    eps = options.largest()[norm]
-    device = device_of(model)
-    clean, truth = as_float(images[chosen].to(device)), labels[chosen]
+    norm, eps = next(iter(options.largest().items()))
+    clean = as_float(images[chosen].to(device_of(model)))
+    truth = labels[chosen].to(clean.device)
     [stage] = PROTOCOLS["pgd10"].stages
-    adversarial = stage.attack(AttackView(model), clean, truth.to(device), norm, eps, options.seed)
+    adversarial = stage.attack(AttackView(model), clean, truth, norm, eps, options.seed)
     fooled = classify(model, adversarial, batch_size=options.batch_size)
     titles = [
         f"{classes[true]} → {classes[now]}" if true != now else f"{classes[true]} (kept)"

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from scipy import stats
 from torch import Tensor, nn
 
 from core_tuning.errors import UserError
-from core_tuning.files import append_line, field
 
 from .attack.autoattack import check_pyautoattack
 from .attack.pgd import check_torchattacks
@@ -28,32 +27,14 @@ from .budgets import describe_eps
 from .measure import Outcome, measure, right_without_attack
 from .pixels import Group
 from .protocols import PROTOCOLS, Protocol, choose_protocol, margin_pgd, pgd, restarts
-from .rows import Row, from_json, read_whole_lines
+from .rows import Row
 
 MANY_STEPS = 50
 RESTARTS = 5
 SQUARE_QUERIES = 1000
 EPS_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
-# A model meets ten comparisons; at 1% each, and with the margins below, chance flags few.
+# A model meets ten comparisons; at 1% each, and with the limits below, chance flags few.
 SIGNIFICANCE = 0.01
-# Where theory forbids any difference (monotone, single step, black box): what it may cost that
-# the last iterate of PGD need not be its best.
-ORDER_POINTS = 2.0
-# PGD-50 with restarts against PGD-10, like AutoAttack against PGD-10 below: where accuracy falls
-# steeply with eps, 7 to 9 points are lost by sound models too; masked ones lose tens.
-EFFORT_POINTS = 10.0
-# One loss against another at the same steps: sound models lose some 1 to 3 points to the margin,
-# models with saturated logits tens.
-LOSS_POINTS = 5.0
-# Every image lies within the largest eps of every other, so 0% can be reached; an image or two
-# on a flat spot do not defend.
-LEFT_PERCENT = 1.0
-# In float32 the gradient of cross-entropy vanishes only where the margin of the logits exceeds
-# some 100 (exp(-104) rounds to zero); models trained to convergence have margins of 10 to 30.
-ZERO_PERCENT = 1.0
-# AutoAttack takes some 2 to 5 points more than PGD-10 from adversarially trained models, and tens
-# from models with masked gradients (Croce & Hein 2020).
-GAP_POINTS = 10.0
 # pyautoattack's own alarm, which compares within one call and so cannot see attacks run apart;
 # a single image of few does not show it.
 SQUARE_POINTS, SQUARE_IMAGES = 0.2, 1
@@ -61,10 +42,21 @@ GRADIENT_ATTACKS = ("fgsm", "pgd10", "pgd50x10")
 
 
 class About(NamedTuple):
-    """What a sound evaluation shows, why it does, and the axes of the check's figure."""
+    """What a sound evaluation shows, why it does, and when it does not.
+
+    Attributes:
+        title: what it shows.
+        meaning: why.
+        limit: of the percent or points that raise no flag.
+        expected: that in words.
+        ylabel: of the check's figure.
+        xlabel: of the check's figure.
+    """
 
     title: str
     meaning: str
+    limit: float
+    expected: str
     ylabel: str = "right under attack (%)"
     xlabel: str = ""
 
@@ -74,11 +66,18 @@ ABOUT = {
         "An attack without bounds wins",
         "With the largest eps any image can be turned into any other. What still stays right was "
         "not reached by the attack; it is not robust.",
+        # So 0% can be reached; an image or two on a flat spot do not defend.
+        1.0,
+        "at most {:g}%",
     ),
+    # Where theory forbids any difference (monotone, single step, black box), 2 points are what it
+    # may cost that the last iterate of PGD need not be its best.
     "monotone": About(
         "A larger eps leaves no more images right",
         "What breaks an image at one eps is allowed at every larger one. More images right at a "
         "larger eps mean that the attack got worse.",
+        2.0,
+        "no rise of more than {:g} points and chance",
         "right under PGD-10 (%)",
         "eps",
     ),
@@ -86,45 +85,68 @@ ABOUT = {
         "More steps and restarts change little",
         "If many more steps and restarts bring accuracy down by much, PGD-10 had not converged and "
         "its figure is too high.",
+        # Where accuracy falls steeply with eps, sound models lose 7 to 9 points too; masked ones
+        # lose tens.
+        10.0,
+        "the last no more than {:g} points and chance below the first",
         xlabel="gradient steps",
     ),
     "single_step": About(
         "Iterations beat a single step",
         "PGD takes the step of FGSM and goes on. If one step does better, the gradients do not "
         "lead anywhere.",
+        2.0,
+        "the last no more than {:g} points and chance below the first",
     ),
     "black_box": About(
         "Gradients beat a black box",
         "Square sees scores alone, gradients see more. If Square does better, the gradients "
         "mislead.",
+        2.0,
+        "the last no more than {:g} points and chance below the first",
     ),
     "zero_gradients": About(
         "Gradients are there to follow",
         "Where the gradient is exactly zero or not finite, PGD stays at its random start, and its "
         "images count as robust.",
+        # In float32 the gradient of cross-entropy vanishes only where the margin of the logits
+        # exceeds some 100 (exp(-104) rounds to zero); trained models have margins of 10 to 30.
+        1.0,
+        "at most {:g}%",
         "unusable gradients (%)",
     ),
     "margin": About(
         "The loss attacked makes little difference",
         "Cross-entropy saturates for confident models, the margin between two logits does not. If "
         "attacking the margin does much better, cross-entropy is blinded.",
+        # Sound models lose some 1 to 3 points to the margin, with saturated logits tens.
+        5.0,
+        "the last no more than {:g} points and chance below the first",
     ),
     "gap": About(
         "AutoAttack takes little more than PGD-10",
         "AutoAttack chooses its steps itself and adds other losses and a black box. If it does "
         "much better than PGD-10, PGD-10 measures the attack and not the model.",
+        # It takes some 2 to 5 points more from adversarially trained models, and tens from models
+        # with masked gradients (Croce & Hein 2020).
+        10.0,
+        "at most {:g} points",
         "PGD-10 minus\nAutoAttack (points)",
     ),
     "square": About(
         "Square takes nothing that gradients left",
         "Square needs no gradient. AutoAttack's authors take it for a sign that gradients mislead "
         "if it breaks images that every attack along gradients has left.",
+        2.0,
+        f"alone at most {{:g}} points better, in AutoAttack at most {SQUARE_POINTS:g} points or "
+        f"{SQUARE_IMAGES} image",
         "taken by Square\nbeyond gradients (points)",
     ),
 }
 
 
-class Check(NamedTuple):
+@dataclass(frozen=True)
+class Check:
     """One sign of masked gradients: looked for, and found or not.
 
     Attributes:
@@ -144,7 +166,8 @@ class Check(NamedTuple):
     points: list[Any]
 
 
-class Checked(NamedTuple):
+@dataclass(frozen=True)
+class Checked:
     """Checks at one budget, of so many images in one pixel space; a line of masking.jsonl."""
 
     norm: str
@@ -153,35 +176,10 @@ class Checked(NamedTuple):
     space: str
     checks: list[Check]
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {**self._asdict(), "checks": [check._asdict() for check in self.checks]}
-
     def with_rows(self, rows: Sequence[Row]) -> Checked:
         """Add the checks that compare rows, those of the same norm."""
         of_norm = [row for row in rows if row.norm == self.norm]
-        return self._replace(checks=[*self.checks, gap_check(of_norm), square_check(of_norm)])
-
-
-def read_checked(path: Path) -> list[Checked]:
-    """Read what an earlier process has checked.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    found = []
-    for line in read_whole_lines(path, Checked):
-        checks: list[Any] = line.checks
-        read = [
-            from_json(Check, field({"check": each}, "check", dict, path), path) for each in checks
-        ]
-        found.append(line._replace(checks=read))
-    return found
-
-
-def write_checked(path: Path, found: Checked) -> None:
-    """Add a line to the file that `read_checked` reads."""
-    append_line(path, found.plain())
+        return replace(self, checks=[*self.checks, gap_check(of_norm), square_check(of_norm)])
 
 
 def check_masking(
@@ -252,101 +250,58 @@ def check_masking(
             pgd10, zero_pgd10 = by_eps[radius], zero
     many = pgd(MANY_STEPS, restarts(RESTARTS), f"PGD-{MANY_STEPS}", "many")
     first, _ = run(many._replace(stages=many.stages[:1]), eps)
-    after_restarts, _ = run(many, eps, first)
+    most, _ = run(many, eps, first)
     margin, _ = run(margin_pgd(MANY_STEPS), eps)
     squared, _ = run(choose_protocol("square", 0, queries=SQUARE_QUERIES), eps)
     both = many._replace(stages=(*many.stages[:1], *margin_pgd(MANY_STEPS).stages))
     unbounded, _ = run(both, largest)
+    repeated = f"{RESTARTS} × {MANY_STEPS} steps"
     return [
-        unbounded_check(unbounded, f"{largest:.4g}"),
+        limit_check("unbounded", {f"PGD-{MANY_STEPS}, eps {largest:.4g}": _percent(unbounded)}),
         monotone_check(by_eps, partial(describe_eps, norm)),
-        effort_check(pgd10, first, after_restarts),
-        order_check("single_step", ("one step", single), ("PGD-10", pgd10)),
-        order_check(
-            "black_box",
-            (f"Square, {SQUARE_QUERIES} queries", squared),
-            (f"PGD-{MANY_STEPS}, {RESTARTS} restarts", after_restarts),
-        ),
-        zero_gradients_check(zero_single, zero_pgd10),
-        margin_check(margin, first),
+        order_check("effort", {"10 steps": pgd10, f"{MANY_STEPS} steps": first, repeated: most}),
+        order_check("single_step", {"PGD-10": pgd10, "one step": single}),
+        order_check("black_box", {repeated: most, f"Square, {SQUARE_QUERIES} queries": squared}),
+        limit_check("zero_gradients", {"at the images": zero_single, "in PGD-10": zero_pgd10}),
+        order_check("margin", {"cross-entropy": first, "margin": margin}),
     ]
 
 
-def _check(name: str, flagged: bool, value: str, expected: str, points: list[Any]) -> Check:
-    return Check(name, ABOUT[name].title, flagged, value, expected, points)
+def _check(name: str, flagged: bool, value: str, points: list[Any]) -> Check:
+    about = ABOUT[name]
+    return Check(name, about.title, flagged, value, about.expected.format(about.limit), points)
 
 
-def unbounded_check(left: Tensor, eps_text: str) -> Check:
-    """Judge what stays right, (n,) bool, where an image may be turned into any other."""
-    percent = _percent(left)
-    found = f"{percent:.1f}% stay right at eps {eps_text}"
-    points = [[f"PGD-{MANY_STEPS}\neps {eps_text}", percent]]
-    return _check("unbounded", percent > LEFT_PERCENT, found, f"at most {LEFT_PERCENT:g}%", points)
+def _shown(name: str, flagged: bool, percent: Mapping[str, float]) -> Check:
+    value = "; ".join(f"{label}: {share:.1f}%" for label, share in percent.items())
+    points = [[label.replace(" ", "\n", 1), share] for label, share in percent.items()]
+    return _check(name, flagged, value, points)
+
+
+def limit_check(name: str, percent: Mapping[str, float]) -> Check:
+    """Judge percentages, by label, of which none may exceed the check's limit."""
+    return _shown(name, max(percent.values()) > ABOUT[name].limit, percent)
+
+
+def order_check(name: str, right: Mapping[str, Tensor]) -> Check:
+    """Judge what attacks leave right, (n,) bool by label: the last may not be the strongest."""
+    first, *_, last = right.values()
+    percent = {label: _percent(each) for label, each in right.items()}
+    return _shown(name, is_lower(last, first, ABOUT[name].limit), percent)
 
 
 def monotone_check(by_eps: Mapping[float, Tensor], describe: Callable[[float], str]) -> Check:
     """Judge what PGD-10 leaves right, (n,) bool for each eps in ascending order."""
     percent = {eps: _percent(right) for eps, right in by_eps.items()}
+    said = {eps: f"{share:.1f}% at eps {describe(eps)}" for eps, share in percent.items()}
     lowest, rises = 0.0, []
     for eps, right in by_eps.items():
-        if is_lower(by_eps[lowest], right, ORDER_POINTS):
-            rises.append(
-                f"{percent[lowest]:.1f}% at eps {describe(lowest)} and {percent[eps]:.1f}% at "
-                f"{describe(eps)}"
-            )
+        if is_lower(by_eps[lowest], right, ABOUT["monotone"].limit):
+            rises.append(f"{said[lowest]} and {said[eps]}")
         if percent[eps] <= percent[lowest]:
             lowest = eps
-    falls = f"{percent[0.0]:.1f}% at eps 0, {percent[lowest]:.1f}% at {describe(lowest)}"
-    expected = f"no rise of more than {ORDER_POINTS:g} points and chance"
-    points = [list(point) for point in percent.items()]
-    return _check("monotone", bool(rises), "; ".join(rises) or falls, expected, points)
-
-
-def effort_check(pgd10: Tensor, first: Tensor, after_restarts: Tensor) -> Check:
-    """Judge what PGD-10, PGD-50 and all restarts of PGD-50 leave right, each (n,) bool."""
-    few, many, most = map(_percent, (pgd10, first, after_restarts))
-    return _check(
-        "effort",
-        is_lower(after_restarts, pgd10, EFFORT_POINTS),
-        f"PGD-10 {few:.1f}%, PGD-{MANY_STEPS} with {RESTARTS} restarts {most:.1f}%",
-        f"no more than {EFFORT_POINTS:g} points and chance apart",
-        [["10", few], [f"{MANY_STEPS}", many], [f"{RESTARTS} × {MANY_STEPS}", most]],
-    )
-
-
-def order_check(name: str, weaker: tuple[str, Tensor], stronger: tuple[str, Tensor]) -> Check:
-    """Judge whether what must be the weaker attack is the stronger one, each (n,) bool."""
-    percent = {label: _percent(right) for label, right in (weaker, stronger)}
-    return _check(
-        name,
-        is_lower(weaker[1], stronger[1], ORDER_POINTS),
-        "; ".join(f"{label}: {share:.1f}%" for label, share in percent.items()),
-        f"the first no more than {ORDER_POINTS:g} points and chance lower",
-        [[label.replace(", ", "\n"), share] for label, share in percent.items()],
-    )
-
-
-def zero_gradients_check(at_images: float, in_attack: float) -> Check:
-    """Judge the percent of gradients that are exactly zero or not finite."""
-    return _check(
-        "zero_gradients",
-        max(at_images, in_attack) > ZERO_PERCENT,
-        f"{at_images:.1f}% zero or not finite at the images, {in_attack:.1f}% in PGD-10",
-        f"at most {ZERO_PERCENT:g}%",
-        [["at the\nimages", at_images], ["in PGD-10", in_attack]],
-    )
-
-
-def margin_check(margin: Tensor, cross_entropy: Tensor) -> Check:
-    """Judge what PGD-50 on the margin and on cross-entropy leave right, each (n,) bool."""
-    usual, other = _percent(cross_entropy), _percent(margin)
-    return _check(
-        "margin",
-        is_lower(margin, cross_entropy, LOSS_POINTS),
-        f"PGD-{MANY_STEPS} on cross-entropy {usual:.1f}%, on the margin {other:.1f}%",
-        f"the margin no more than {LOSS_POINTS:g} points and chance lower",
-        [["cross-\nentropy", usual], ["margin", other]],
-    )
+    value = "; ".join(rises) or f"{said[0.0]}, {said[lowest]}"
+    return _check("monotone", bool(rises), value, [list(point) for point in percent.items()])
 
 
 def gap_check(rows: Sequence[Row]) -> Check:
@@ -360,15 +315,11 @@ def gap_check(rows: Sequence[Row]) -> Check:
     for budget, found in _by_budget(rows).items():
         if {"pgd10", "autoattack"} <= found.keys():
             weak, strong = found["pgd10"], found["autoattack"]
-            gap = weak.accuracy.percent - strong.accuracy.percent
+            gap = weak.robust - strong.robust
             points.append([budget, gap])
             apart = weak.n == strong.n or strong.high < weak.low
-            flagged = flagged or (gap > GAP_POINTS and apart)
-    value = "not run: no budget has both PGD-10 and AutoAttack"
-    if points:
-        label, gap = max(points, key=lambda point: point[1])
-        value = f"at most {gap:.1f} points, at {' '.join(label.split())}"
-    return _check("gap", flagged, value, f"at most {GAP_POINTS:g} points", points)
+            flagged = flagged or (gap > ABOUT["gap"].limit and apart)
+    return _compared("gap", flagged, points, "both PGD-10 and AutoAttack")
 
 
 def square_check(rows: Sequence[Row]) -> Check:
@@ -387,21 +338,13 @@ def square_check(rows: Sequence[Row]) -> Check:
         if alone and others:
             beyond = 100 * (min(others) - alone.correct) / alone.n
             points.append([f"{budget}\nalone", beyond])
-            flagged = flagged or beyond > ORDER_POINTS
+            flagged = flagged or beyond > ABOUT["square"].limit
         if strong and before and "square" in stages:
             taken = min(before) - stages["square"]
             beyond = 100 * taken / strong.n
             points.append([f"{budget}\nAutoAttack", beyond])
             flagged = flagged or (taken > SQUARE_IMAGES and beyond > SQUARE_POINTS)
-    value = "not run: no budget has both Square and an attack along gradients"
-    if points:
-        label, beyond = max(points, key=lambda point: point[1])
-        value = f"at most {beyond:+.1f} points, at {' '.join(label.split())}"
-    expected = (
-        f"alone at most {ORDER_POINTS:g} points better, in AutoAttack at most {SQUARE_POINTS:g} "
-        f"points or {SQUARE_IMAGES} image"
-    )
-    return _check("square", flagged, value, expected, points)
+    return _compared("square", flagged, points, "both Square and an attack along gradients")
 
 
 def _by_budget(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
@@ -410,6 +353,14 @@ def _by_budget(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
     for row in rows:
         found.setdefault(f"{row.norm} {row.eps_text}\n{row.space}", {})[row.attack] = row
     return found
+
+
+def _compared(name: str, flagged: bool, points: list[Any], needed: str) -> Check:
+    value = f"not run: no budget has {needed}"
+    if points:
+        label, most = max(points, key=lambda point: point[1])
+        value = f"at most {most:+.1f} points, at {' '.join(label.split())}"
+    return _check(name, flagged, value, points)
 
 
 def is_lower(attacked: Tensor, reference: Tensor, points: float) -> bool:

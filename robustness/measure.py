@@ -12,35 +12,30 @@ from scipy import stats
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
-from core_tuning.errors import UserError
 from core_tuning.training.seeds import derive_seed
 
+from .attack.pgd import check_result
 from .attack.view import AttackView
 from .pixels import Group
 from .protocols import GRADIENT_PROTOCOLS, Protocol, Stage
 
-# What rounding in float32 may add to a perturbation's norm.
-_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
+TOLERANCE = 1e-4  # of a perturbation's norm; not all attacks project as exactly as PGD
 
 
 class Accuracy(NamedTuple):
-    """A share of images classified right, and its 95% Wilson interval [low, high] in percent."""
+    """A share of images classified right, and its 95% Wilson interval [low, high], in percent."""
 
     correct: int
     n: int
+    percent: float
     low: float
     high: float
-
-    @property
-    def percent(self) -> float:
-        """The share in percent."""
-        return 100 * self.correct / self.n
 
 
 def accuracy(correct: int, n: int) -> Accuracy:
     """Count `correct` of `n` images, of which there is at least one."""
     low, high = stats.binomtest(correct, n).proportion_ci(method="wilson")
-    return Accuracy(correct, n, 100 * low, 100 * high)
+    return Accuracy(correct, n, 100 * correct / n, 100 * low, 100 * high)
 
 
 @contextmanager
@@ -74,14 +69,12 @@ def device_of(model: nn.Module) -> torch.device:
 @torch.no_grad()
 def classify(model: nn.Module, images: Tensor, *, batch_size: int) -> Tensor:
     """Return the predicted classes (n,), on the CPU, of images (n, 3, h, w); -1 for a NaN logit."""
-    device = device_of(model)
-    return torch.cat([_predict(model, batch.to(device)) for batch in images.split(batch_size)])
-
-
-def _predict(model: nn.Module, images: Tensor) -> Tensor:
-    logits = model(as_float(images))
-    # argmax would take a NaN for the largest.
-    return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1)).cpu()
+    predicted = []
+    for batch in images.split(batch_size):
+        logits = model(as_float(batch.to(device_of(model))))
+        # argmax would take a NaN for the largest.
+        predicted.append(torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1)).cpu())
+    return torch.cat(predicted)
 
 
 def right_without_attack(model: nn.Module, groups: Sequence[Group], *, batch_size: int) -> Tensor:
@@ -179,17 +172,21 @@ def measure(
         RuntimeError: an attack left the ball or the range of the images.
     """
     for images, _, _ in groups:
-        check_images(images)
+        if images.is_floating_point() and len(images):
+            check_result(images, images, norm, eps)
     never = len(protocol.stages) + 1
     if outcome is None:
         right = right_without_attack(model, groups, batch_size=batch_size)
         outcome = Outcome((never * right.int()).tolist())
-    device, count = device_of(model), protocol.name in GRADIENT_PROTOCOLS
-    lost = torch.tensor(outcome.lost)
-    for stage in protocol.stages[: outcome.stages]:
-        on_batch(len(lost), stage)
-    for number in range(outcome.stages, len(protocol.stages)):
-        stage, before = protocol.stages[number], lost > number
+    device, lost = device_of(model), torch.tensor(outcome.lost)
+    counted = view if isinstance(view, AttackView) else None
+    if protocol.name not in GRADIENT_PROTOCOLS:
+        counted = None
+    for number, stage in enumerate(protocol.stages):
+        if number < outcome.stages:
+            on_batch(len(lost), stage)
+            continue
+        before = lost > number
         batches = [
             (group, chosen)
             for group in groups
@@ -201,56 +198,19 @@ def measure(
         for position in range(outcome.batches, len(batches)):
             group, chosen = batches[position]
             clean, truth = as_float(group.images[chosen].to(device)), group.labels[chosen]
+            if counted is not None:
+                counted.begin_count()
             batch_seed = derive_seed(seed, number, position)
-            attacked, zero = _attack(
-                stage, view, clean, truth.to(device), norm, eps, batch_seed, count
-            )
+            attacked = stage.attack(view, clean, truth.to(device), norm, eps, batch_seed).detach()
+            check_result(clean, attacked, norm, eps, tolerance=TOLERANCE)
             wrong = classify(model, attacked, batch_size=batch_size) != truth.cpu()
             lost[group.positions[chosen[wrong]]] = number + 1
-            if zero is not None:
+            if counted is not None:
                 outcome.counted += len(chosen)
-                outcome.zeros += zero * len(chosen)
+                outcome.zeros += float(counted.zero_gradient_share()) * len(chosen)
             outcome.batches, outcome.lost = position + 1, lost.tolist()
             save(outcome)
             on_batch(len(chosen), stage)
         outcome.stages, outcome.batches = number + 1, 0
         save(outcome)
     return outcome
-
-
-def check_images(images: Tensor) -> None:
-    """Raise a UserError unless the images are bytes, or float32 within [0, 1]."""
-    if images.dtype == torch.uint8 or not len(images):
-        return
-    low, high = float(images.min()), float(images.max())
-    if images.dtype != torch.float32 or not (low >= 0 and high <= 1):
-        raise UserError(
-            f"The images are {str(images.dtype).removeprefix('torch.')} in [{low:.4g}, {high:.4g}]:"
-            " expected float32 in [0, 1]; normalise within the model."
-        )
-
-
-def _attack(
-    stage: Stage,
-    view: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    norm: str,
-    eps: float,
-    seed: int,
-    count: bool,
-) -> tuple[Tensor, float | None]:
-    counted = view if count and isinstance(view, AttackView) else None
-    if counted is not None:
-        counted.begin_count()
-    attacked = stage.attack(view, images, labels, norm, eps, seed).detach()
-    change = (attacked - images).flatten(1)
-    largest = float(change.abs().max() if norm == "linf" else change.norm(dim=1).max())
-    low, high = float(attacked.min()), float(attacked.max())
-    # Written so that NaN fails.
-    if not (largest <= eps * (1 + _RELATIVE) + _ABSOLUTE and low >= 0 and high <= 1):
-        raise RuntimeError(
-            f"{stage.name} made a perturbation of {norm} norm {largest:.6g} in [{low:.4g}, "
-            f"{high:.4g}] where {eps:.6g} in [0, 1] was allowed: its figures would be wrong."
-        )
-    return attacked, None if counted is None else float(counted.zero_gradient_share())

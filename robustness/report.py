@@ -93,25 +93,34 @@ class Report:
     masking: list[Checked]
     labels: list[int]
 
+    @property
+    def checks(self) -> list[Check]:
+        """The masking checks at all budgets."""
+        return [check for found in self.masking for check in found.checks]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the rows."""
+        said = [note for row in self.rows for note in row.notes]
+        said += [f"pyautoattack warns: {each}" for row in self.rows for each in row.warnings]
+        return list(dict.fromkeys(said))
+
     def plain(self) -> dict[str, Any]:
         """The contents of report.json."""
-        clean: dict[str, Any] = {"space": self.data.attack_space, "images": self.clean.images}
-        clean |= _counted(self.clean.accuracy)
-        if self.clean.usual is not None:
-            clean |= {"usual": _counted(self.clean.usual), "note": RESIZED}
+        clean, usual = self.clean, self.clean.usual
+        counted = {"space": self.data.attack_space, **clean.accuracy._asdict()}
+        counted["images"] = clean.images
+        if usual is not None:
+            counted |= {"usual": usual._asdict(), "note": RESIZED}
         return {
             "subject": self.subject,
             "randomness": self.randomness.facts(),
             "data": asdict(self.data),
             "environment": self.environment,
-            "clean": clean,
+            "clean": counted,
             "rows": [asdict(row) for row in self.rows],
-            "masking": [found.plain() for found in self.masking],
+            "masking": [asdict(found) for found in self.masking],
         }
-
-
-def _counted(counted: Accuracy) -> dict[str, Any]:
-    return {**counted._asdict(), "percent": counted.percent}
 
 
 def write_report(folder: Path, report: Report, examples: Examples | None = None) -> None:
@@ -120,12 +129,18 @@ def write_report(folder: Path, report: Report, examples: Examples | None = None)
     images.csv says of each image, by the row that attacked it, whether it stayed right.
     """
     write_json(folder / "report.json", report.plain())
-    write_atomically(folder / "images.csv", csv_bytes(_each_image(report)))
+    names = [f"{row.attack} {row.norm} {row.eps_text}" for row in report.rows]
+    classes = [report.data.classes[label] for label in report.labels]
+    digits = [report.clean.images, *(row.images for row in report.rows)]
+    each = zip(report.data.indices, classes, *digits, strict=True)
+    write_atomically(
+        folder / "images.csv", csv_bytes([["index", "class", "clean", *names], *map(list, each)])
+    )
     drawn = folder / "figures"
     sections = [
-        _accuracy(report, drawn),
-        _masking(report.masking, drawn),
-        *([] if examples is None else [_examples(examples, drawn)]),
+        accuracy_section(report, drawn),
+        masking_section(report.masking, drawn),
+        *([] if examples is None else [examples_section(examples, drawn)]),
         Section("How to read this", [_reading(report.rows)]),
         Section("Subject", [facts(report.subject)]),
         Section("Data", [facts(asdict(report.data))]),
@@ -140,32 +155,31 @@ def write_report(folder: Path, report: Report, examples: Examples | None = None)
 def printed(report: Report) -> list[str]:
     """The terminal's lines: what was found, a table, notes and flags."""
     first, then = _summary(report)
-    checks = [check for found in report.masking for check in found.checks if check.flagged]
-    return [
-        *first,
-        *then,
-        "",
-        text(_table(report)),
-        "",
-        *(f"note: {note}" for note in _notes(report.rows)),
-        *(f"FLAG {check.title}: {check.value}, expected {check.expected}" for check in checks),
+    flags = [
+        f"FLAG {check.title}: {check.value}, expected {check.expected}"
+        for check in report.checks
+        if check.flagged
     ]
+    notes = [f"note: {note}" for note in report.notes]
+    return [*first, *then, "", text(_table(report)), "", *notes, *flags]
 
 
 def _summary(report: Report) -> tuple[list[str], list[str]]:
     """What must be read before anything else, and what was measured on what."""
     data, subject = report.data, report.subject
-    said = verdict([check for found in report.masking for check in found.checks])
-    if any(check.flagged for found in report.masking for check in found.checks):
-        said = " ".join(_place(found) + verdict(found.checks) for found in report.masking)
-    randomised = [report.randomness.sentence()] if report.randomness.is_randomised else []
-    chosen = f"{data.n} of {data.total} images drawn with seed {data.seed}"
+    first = [report.randomness.sentence()] if report.randomness.is_randomised else []
+    if any(check.flagged for check in report.checks):
+        first.append(" ".join(_place(found) + verdict(found.checks) for found in report.masking))
+    else:
+        first.append(verdict(report.checks))
+    chosen = f"all {data.n} images"
+    if data.n < data.total:
+        chosen = f"{data.n} of {data.total} images drawn with seed {data.seed}"
     space = f"the network's input of {data.input_size}; the images' own size is {data.native_size}"
     if data.attack_space == "native":
         space = f"native, images of {data.native_size}; resized to {data.input_size} inside"
     lines = [
-        f"{subject['source']}: {data.split} of {data.dataset} ({data.description}), "
-        f"{chosen if data.n < data.total else f'all {data.n} images'}; "
+        f"{subject['source']}: {data.split} of {data.dataset} ({data.description}), {chosen}; "
         f"selection: {subject['selection']}",
         f"attack space: {space}; float32; 95% Wilson intervals",
         *(f"warning: {warning}" for warning in data.warnings),
@@ -173,10 +187,9 @@ def _summary(report: Report) -> tuple[list[str], list[str]]:
     ]
     budgets: dict[str, list[Row]] = {}
     for row in report.rows:
-        budget = f"{row.norm} eps {row.eps_text} ({row.space} pixels)"
-        budgets.setdefault(budget, []).append(row)
+        budgets.setdefault(f"{row.norm} eps {row.eps_text} ({row.space} pixels)", []).append(row)
     for budget, rows in budgets.items():
-        worst = min(rows, key=lambda row: row.accuracy.percent)
+        worst = min(rows, key=lambda row: row.robust)
         lines.append(
             f"At {budget} {_described(worst.accuracy)} stay right under {worst.title}, the "
             "strongest attack that was run."
@@ -187,47 +200,17 @@ def _summary(report: Report) -> tuple[list[str], list[str]]:
             f"AutoAttack was not run at {', '.join(weak)}: what PGD alone leaves is an upper bound "
             "on robust accuracy."
         )
-    return [*randomised, said], lines
-
-
-def _table(report: Report) -> Table:
-    header = ("attack", "norm", "eps", "pixels", "L2 at native resolution", "images", "right",
-              "accuracy (%)", "95% interval", "zero gradients (%)")  # fmt: skip
-    space, clean = report.data.attack_space, report.clean
-    rows: list[tuple[object, ...]] = [("none", "", "0", space, "0", *_cells(clean.accuracy), "")]
-    if clean.usual is not None:
-        rows.append(("none, resized by PIL", "", "0", "input", "0", *_cells(clean.usual), ""))
-    for row in report.rows:
-        # Of L-infinity it is the largest that a perturbation can have.
-        native = f"{'≤ ' if row.norm == 'linf' else ''}{row.largest_l2_native:.3g}"
-        zero = "" if row.zero_gradients is None else f"{100 * row.zero_gradients:.1f}"
-        budget = (row.title, row.norm, row.eps_text, row.space, native)
-        rows.append((*budget, *_cells(row.accuracy), zero))
-    return Table(header, rows)
-
-
-def _cells(counted: Accuracy) -> tuple[object, ...]:
-    interval = f"{counted.low:.2f} to {counted.high:.2f}"
-    return counted.n, counted.correct, f"{counted.percent:.2f}", interval
-
-
-def _notes(rows: Sequence[Row]) -> list[str]:
-    notes = [note for row in rows for note in row.notes]
-    notes += [f"pyautoattack warns: {warning}" for row in rows for warning in row.warnings]
-    return list(dict.fromkeys(notes))
-
-
-def _each_image(report: Report) -> list[list[Any]]:
-    names = [f"{row.attack} {row.norm} {row.eps_text}" for row in report.rows]
-    classes = [report.data.classes[label] for label in report.labels]
-    digits = [report.clean.images, *(row.images for row in report.rows)]
-    rows = zip(report.data.indices, classes, *digits, strict=True)
-    return [["index", "class", "clean", *names], *map(list, rows)]
+    return first, lines
 
 
 def _described(counted: Accuracy) -> str:
     interval = f"95% interval {counted.low:.1f} to {counted.high:.1f}"
     return f"{counted.percent:.1f}% of {counted.n} images ({interval})"
+
+
+def _place(found: Checked) -> str:
+    budget = f"{found.norm} eps {describe_eps(found.norm, found.eps)}"
+    return f"At {budget}, on {found.images} images: "
 
 
 def verdict(checks: Sequence[Check]) -> str:
@@ -238,36 +221,77 @@ def verdict(checks: Sequence[Check]) -> str:
         return _NOT_RUN
     if not flagged:
         return f"No sign of masked gradients in {len(run)} check{'s' * (len(run) > 1)}."
-    verb = "raises" if len(flagged) == 1 else "raise"
     return (
-        f"{len(flagged)} of {len(run)} checks {verb} a flag, against {', '.join(flagged)}. "
-        "The robust accuracies are not to be trusted."
+        f"{len(flagged)} of {len(run)} checks {'raises' if len(flagged) == 1 else 'raise'} a flag, "
+        f"against {', '.join(flagged)}. The robust accuracies are not to be trusted."
     )
 
 
-def _place(found: Checked) -> str:
-    budget = f"{found.norm} eps {describe_eps(found.norm, found.eps)}"
-    return f"At {budget}, on {found.images} images: "
+def _table(report: Report) -> Table:
+    def line(title: str, budget: Sequence[str], counted: Accuracy, zero: str = "") -> list[object]:
+        interval = f"{counted.low:.2f} to {counted.high:.2f}"
+        percent = f"{counted.percent:.2f}"
+        return [title, *budget, counted.n, counted.correct, percent, interval, zero]
+
+    space, clean = report.data.attack_space, report.clean
+    rows = [line("none", ("", "0", space, "0"), clean.accuracy)]
+    if clean.usual is not None:
+        rows.append(line("none, resized by PIL", ("", "0", "input", "0"), clean.usual))
+    for row in report.rows:
+        # Of L-infinity it is the largest that a perturbation can have.
+        native = f"{'≤ ' if row.norm == 'linf' else ''}{row.largest_l2_native:.3g}"
+        zero = "" if row.zero_gradients is None else f"{100 * row.zero_gradients:.1f}"
+        budget = (row.norm, row.eps_text, row.space, native)
+        rows.append(line(row.title, budget, row.accuracy, zero))
+    header = ("attack", "norm", "eps", "pixels", "L2 at native resolution", "images", "right",
+              "accuracy (%)", "95% interval", "zero gradients (%)")  # fmt: skip
+    return Table(header, rows)
 
 
-def _accuracy(report: Report, drawn: Path) -> Section:
+def accuracy_section(report: Report, drawn: Path) -> Section:
+    """The table, and robust accuracy against eps: a line an attack, a panel a norm and space."""
+
+    def mark(counted: Accuracy) -> figures.Mark:
+        return figures.Mark((counted.percent,), interval=(counted.low, counted.high))
+
     blocks: list[Block] = [_table(report)]
-    if report.rows:
+    panels: dict[tuple[str, str], dict[str, dict[figures.Place, figures.Mark]]] = {}
+    for row in report.rows:
+        lines = panels.setdefault((row.norm, row.space), {})
+        line = lines.setdefault(row.title, {(0.0, "0"): mark(report.clean.accuracy)})
+        line[row.eps, row.eps_text] = mark(row.accuracy)
+    shown = [
+        figures.Panel(
+            f"eps ({NORM_TITLES[norm]} norm, {space} pixels, images in [0, 1])",
+            "images classified right (%)",
+            lines,
+        )
+        for (norm, space), lines in panels.items()
+    ]
+    if shown:
         path = drawn / "robust_accuracy.png"
-        save_robust_accuracy(report.rows, report.clean.accuracy, path)
+        figures.save_lines([shown], path, reading="with 95% intervals")
         blocks.append(Figure(path, "Robust accuracy against eps", ""))
     if report.clean.usual is not None:
         blocks.append(RESIZED)
-    return Section("Accuracy", [*blocks, *(f"Note: {note}" for note in _notes(report.rows))])
+    return Section("Accuracy", [*blocks, *(f"Note: {note}" for note in report.notes)])
 
 
-def _masking(masking: Sequence[Checked], drawn: Path) -> Section:
+def masking_section(masking: Sequence[Checked], drawn: Path) -> Section:
+    """A table and a figure of the checks at each budget, and what each check means."""
     blocks: list[Block] = [] if masking else [_NOT_RUN]
     header = ("what a sound evaluation shows", "", "found", "no flag for")
     for number, found in enumerate(masking, start=1):
         path = drawn / ("masking.png" if number == 1 else f"masking_{number}.png")
-        save_masking(found.checks, path)
-        rows = [(c.title, _sign(c), c.value, c.expected) for c in found.checks]
+        rows, panels = [], []
+        for check in found.checks:
+            sign = "FLAG" if check.flagged else "ok" if check.points else "not run"
+            rows.append((check.title, sign, check.value, check.expected))
+            points, about = [(name, value) for name, value in check.points], ABOUT[check.name]
+            panels.append(
+                figures.Check(check.title, check.flagged, points, about.xlabel, about.ylabel)
+            )
+        figures.save_checks(panels, path)
         blocks += [_place(found) + verdict(found.checks), Table(header, rows)]
         blocks.append(Figure(path, "Masking checks", ""))
     shown = {check.name: check.title for found in masking for check in found.checks}
@@ -275,16 +299,22 @@ def _masking(masking: Sequence[Checked], drawn: Path) -> Section:
     return Section("Gradient masking", [*blocks, meanings] if masking else blocks)
 
 
-def _sign(check: Check) -> str:
-    if not check.points:
-        return "not run"
-    return "FLAG" if check.flagged else "ok"
-
-
-def _examples(examples: Examples, drawn: Path) -> Section:
+def examples_section(examples: Examples, drawn: Path) -> Section:
+    """Images, what an attack made of them, and the magnified difference."""
     path = drawn / "examples.png"
-    save_examples(examples, path)
-    said = f"PGD-10 at {examples.eps_text}; the difference is magnified as the figure states."
+    clean, adversarial, titles, eps_text = examples
+    change = adversarial - clean
+    # A round number that lets the largest change just reach black or white.
+    room = 0.5 / max(float(np.abs(change).max()), 0.5 / MOST_MAGNIFIED)
+    factor = max(1, int(room))
+    difference = np.clip(0.5 + factor * change, 0, 1)
+    rows = [
+        figures.ImageRow("clean", np.moveaxis(clean, 1, -1), titles),
+        figures.ImageRow(f"adversarial\n{eps_text}", np.moveaxis(adversarial, 1, -1)),
+        figures.ImageRow(f"difference × {factor},\n0 is grey", np.moveaxis(difference, 1, -1)),
+    ]
+    figures.save_images(rows, path)
+    said = f"PGD-10 at {eps_text}; the difference is magnified as the figure states."
     description = "Clean images, adversarial images, magnified difference"
     return Section("Adversarial images", [Figure(path, description, said)])
 
@@ -314,62 +344,3 @@ def _reading(rows: Sequence[Row]) -> list[str]:
             "is the result."
         )
     return notes
-
-
-def save_robust_accuracy(rows: Sequence[Row], clean: Accuracy, path: Path) -> None:
-    """Draw robust accuracy against eps: a line for each attack, a panel for each norm and space.
-
-    Args:
-        rows: one or more.
-        clean: without an attack, drawn at eps 0.
-        path: of the PNG file.
-    """
-    panels: dict[tuple[str, str], dict[str, dict[figures.Place, figures.Mark]]] = {}
-    for row in rows:
-        lines = panels.setdefault((row.norm, row.space), {})
-        line = lines.setdefault(row.title, {(0.0, "0"): _mark(clean)})
-        line[row.eps, row.eps_text] = _mark(row.accuracy)
-    shown = [
-        figures.Panel(
-            f"eps ({NORM_TITLES[norm]} norm, {space} pixels, images in [0, 1])",
-            "images classified right (%)",
-            lines,
-        )
-        for (norm, space), lines in panels.items()
-    ]
-    figures.save_lines([shown], path, reading="with 95% intervals")
-
-
-def _mark(counted: Accuracy) -> figures.Mark:
-    return figures.Mark((counted.percent,), interval=(counted.low, counted.high))
-
-
-def save_masking(checks: Sequence[Check], path: Path) -> None:
-    """Draw each masking check's points, and whether it raises a flag."""
-    shown = [
-        figures.Check(
-            check.title,
-            check.flagged,
-            [(name, value) for name, value in check.points],
-            ABOUT[check.name].xlabel,
-            ABOUT[check.name].ylabel,
-        )
-        for check in checks
-    ]
-    figures.save_checks(shown, path)
-
-
-def save_examples(examples: Examples, path: Path) -> None:
-    """Draw images, what an attack made of them, and the magnified difference."""
-    clean, adversarial, titles, eps_text = examples
-    change = adversarial - clean
-    # A round number that lets the largest change just reach black or white.
-    room = 0.5 / max(float(np.abs(change).max()), 0.5 / MOST_MAGNIFIED)
-    factor = max(1, int(room))
-    difference = np.clip(0.5 + factor * change, 0, 1)
-    rows = [
-        figures.ImageRow("clean", np.moveaxis(clean, 1, -1), titles),
-        figures.ImageRow(f"adversarial\n{eps_text}", np.moveaxis(adversarial, 1, -1)),
-        figures.ImageRow(f"difference × {factor},\n0 is grey", np.moveaxis(difference, 1, -1)),
-    ]
-    figures.save_images(rows, path)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,7 +69,7 @@ class Row:
     @property
     def accuracy(self) -> Accuracy:
         """What was counted."""
-        return Accuracy(self.correct, self.n, self.low, self.high)
+        return Accuracy(self.correct, self.n, self.robust, self.low, self.high)
 
 
 class Rows:
@@ -92,10 +91,8 @@ class Rows:
 
     def find(self, attack: str, norm: str, eps: float) -> Row | None:
         """Return a finished row, or None."""
-        for row in self.finished:
-            if (row.attack, row.norm, row.eps) == (attack, norm, eps):
-                return row
-        return None
+        asked = attack, norm, eps
+        return next((r for r in self.finished if (r.attack, r.norm, r.eps) == asked), None)
 
     def unfinished(self, key: str, n: int, stages: int) -> Outcome | None:
         """Return what was saved of a row of n images and so many stages; None for another row.
@@ -138,24 +135,27 @@ def read_whole_lines(path: Path, kind: type[T]) -> list[T]:
     return found
 
 
-def from_json(kind: type[T], contents: Mapping[str, Any], path: Path) -> T:
+def from_json(kind: type[T], contents: dict[str, Any], path: Path) -> T:
     """Make a dataclass of a JSON object, whose values are checked against its hints.
 
     Raises:
         UserError: a value without a default is missing, or one is of another type.
     """
-    values, defaults = {}, getattr(kind, "_field_defaults", vars(kind))
-    for name, hint in typing.get_type_hints(kind).items():
-        if name not in contents and name in defaults:
+    values, hints = {}, typing.get_type_hints(kind)
+    for name in (each.name for each in fields(kind)):  # type: ignore[arg-type]
+        # A field without a default is not an attribute of its class.
+        if name not in contents and hasattr(kind, name):
             continue
-        kinds = _types(hint)
-        values[name] = field(dict(contents), name, kinds if len(kinds) > 1 else kinds[0], path)
+        kinds = _types(hints[name])
+        value = field(contents, name, kinds if len(kinds) > 1 else kinds[0], path)
+        inner = (*typing.get_args(hints[name]), None)[0]
+        if isinstance(inner, type) and is_dataclass(inner):
+            value = [from_json(inner, field({name: one}, name, dict, path), path) for one in value]
+        values[name] = value
     return kind(**values)
 
 
 def _types(hint: Any) -> tuple[type, ...]:
     if isinstance(hint, types.UnionType):
         return tuple(each for part in typing.get_args(hint) for each in _types(part))
-    if hint is float:
-        return (int, float)
-    return (typing.get_origin(hint) or hint,)
+    return (int, float) if hint is float else (typing.get_origin(hint) or hint,)

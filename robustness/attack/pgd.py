@@ -89,14 +89,14 @@ def perturb(
     _check_call(view, images, labels, budget, targets)
     if budget.eps == 0 or len(images) == 0:
         if len(images):
-            _check_range(*_measure(images, images, budget.norm)[:2])
+            check_result(images, images, budget.norm, budget.eps)
         return images.detach().clone()
     attack = _build(view, budget, targets is not None)
     attack.set_device(images.device)
     plain = images.detach().contiguous()
     with torch.enable_grad(), _seeded(images.device, seed):
         adversarial = attack(plain, labels if targets is None else targets)
-    _check_result(plain, adversarial, budget)
+    check_result(plain, adversarial, budget.norm, budget.eps)
     if not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last):
         return adversarial.contiguous(memory_format=torch.channels_last)
     return adversarial
@@ -195,30 +195,36 @@ def _check_call(
         check_reach(budget.norm, budget.eps, images[0].numel())
 
 
-def _measure(images: Tensor, adversarial: Tensor, norm: str) -> list[float]:
-    """Extrema of the images, of the adversarial ones, and the largest norm; one device wait."""
+def check_result(
+    images: Tensor, adversarial: Tensor, norm: str, eps: float, *, tolerance: float = TOLERANCE
+) -> None:
+    """Check clean and adversarial images (n, 3, h, w), n at least 1; the device is waited for once.
+
+    Args:
+        images: clean ones.
+        adversarial: what an attack made of them.
+        norm: "l2" or "linf".
+        eps: largest norm of a perturbation.
+        tolerance: relative, of that norm.
+
+    Raises:
+        UserError: the clean images are not in [0, 1].
+        RuntimeError: the adversarial ones are not, or further away than eps.
+    """
     order = {"l2": 2.0, "linf": math.inf}[norm]
     sizes = torch.linalg.vector_norm((adversarial - images).flatten(1), order, dim=1)
     extrema = [*torch.aminmax(images), *torch.aminmax(adversarial), sizes.amax()]
-    return torch.stack(extrema).tolist()
-
-
-def _check_range(low: float, high: float) -> None:
+    low, high, adversarial_low, adversarial_high, size = torch.stack(extrema).tolist()
     # Written so that nan, which aminmax passes on, fails too.
     if not (low >= 0 and high <= 1):
         raise UserError(
             f"The images reach from {low:g} to {high:g}: expected finite values in [0, 1]; leave "
             "normalisation to the model, which normalises inside."
         )
-
-
-def _check_result(images: Tensor, adversarial: Tensor, budget: Budget) -> None:
-    low, high, adversarial_low, adversarial_high, size = _measure(images, adversarial, budget.norm)
-    _check_range(low, high)
     in_range = adversarial_low >= 0 and adversarial_high <= 1
-    if not (in_range and size <= budget.eps * (1 + TOLERANCE) + TOLERANCE):
+    if not (in_range and size <= eps * (1 + tolerance) + TOLERANCE):
         raise RuntimeError(
             f"The attack broke its budget: adversarial images from {adversarial_low:g} to "
-            f"{adversarial_high:g}, expected [0, 1]; largest {budget.norm} norm {size:g}, expected "
-            f"at most {budget.eps:g}."
+            f"{adversarial_high:g}, expected [0, 1]; largest {norm} norm {size:g}, expected "
+            f"at most {eps:g}."
         )

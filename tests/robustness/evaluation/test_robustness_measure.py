@@ -163,7 +163,7 @@ def test_bytes_are_what_the_transforms_make_of_them():
 def test_images_outside_the_range_are_refused(shift):
     [(images, labels, _)] = ramp()
     shifted = [group(images + shift, labels)]
-    with pytest.raises(UserError, match=r"expected float32 in \[0, 1\]"):
+    with pytest.raises(UserError, match=r"expected finite values in \[0, 1\]"):
         measure(FirstPixel(), FirstPixel(), shifted, PROTOCOLS["fgsm"], "l2", 1, **SHARED)
 
 
@@ -171,14 +171,14 @@ def test_images_outside_the_range_are_refused(shift):
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_an_attack_that_leaves_the_ball_is_not_believed(norm, change):
     protocol = one(lambda view, images, *_: images - change)
-    with pytest.raises(RuntimeError, match="figures would be wrong"):
+    with pytest.raises(RuntimeError, match="broke its budget"):
         measure(FirstPixel(), FirstPixel(), ramp(), protocol, norm, 0.2, **SHARED)
 
 
 @pytest.mark.parametrize("change", [0.1, -0.1])
 def test_an_attack_that_leaves_the_range_is_not_believed(change):
     protocol = one(lambda view, images, *_: images + change)
-    with pytest.raises(RuntimeError, match=r"in \[0, 1\] was allowed"):
+    with pytest.raises(RuntimeError, match=r"expected \[0, 1\]"):
         measure(FirstPixel(), FirstPixel(), ramp(), protocol, "linf", 0.2, **SHARED)
 
 

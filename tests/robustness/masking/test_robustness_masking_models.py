@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -63,11 +64,11 @@ def test_an_adversarially_trained_model_raises_no_flag(robust_model, images):
     assert list(checks) == NAMES
     assert flags(checks) == set()
     # The budget is one that tells attacks apart, or nothing would be shown.
-    one_step, pgd10 = (percent for _, percent in checks["single_step"].points)
+    pgd10, one_step = (percent for _, percent in checks["single_step"].points)
     assert 30 < pgd10 < 90 < one_step + 10
     assert checks["unbounded"].points[0][1] == 0
     assert any("Square" in text for text in heard) and any("PGD-10" in text for text in heard)
-    json.dumps([check._asdict() for check in checks.values()])
+    json.dumps([asdict(check) for check in checks.values()])
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("l2", 0.8), ("linf", 8 / 255)])

@@ -15,9 +15,9 @@ from core_tuning.robustness.report import (
     Examples,
     Images,
     Report,
-    save_examples,
-    save_masking,
-    save_robust_accuracy,
+    accuracy_section,
+    examples_section,
+    masking_section,
     verdict,
     write_report,
 )
@@ -160,7 +160,7 @@ def test_accuracy_has_a_panel_for_each_norm_and_a_line_for_each_attack(tmp_path,
     rows = [titled(name, 90 - 20 * k, eps=0.5 + k, eps_text=f"{0.5 + k}")
             for name in TITLES for k in range(3)]  # fmt: skip
     rows += [titled("pgd10", 50, norm="linf", eps=8 / 255, eps_text="8/255")]
-    save_robust_accuracy(rows, accuracy(180, 200), tmp_path / "a.png")
+    accuracy_section(report(rows, []), tmp_path)
     l2, linf = drawn[0].axes
     assert [label.get_text() for label in l2.get_xticklabels()] == ["0", "0.5", "1.5", "2.5"]
     assert [label.get_text() for label in linf.get_xticklabels()] == ["0", "8/255"]
@@ -174,7 +174,7 @@ def test_accuracy_has_a_panel_for_each_norm_and_a_line_for_each_attack(tmp_path,
 def test_the_masking_figure_marks_flags_in_words(tmp_path, drawn):
     checks = [check(), check("monotone", True, [(0.0, 90.0), (0.5, 95.0)], "Falls"),
               check("gap", points=()), check("margin"), check("effort")]  # fmt: skip
-    save_masking(checks, tmp_path / "masking.png")
+    masking_section([checked(checks)], tmp_path)
     assert len(drawn[0].axes) == 5
     titles = [axes.get_title() for axes in drawn[0].axes]
     assert titles[1] == "FLAG: Falls" and titles[0] == "An attack wins"
@@ -185,9 +185,7 @@ def test_the_difference_is_magnified_as_stated(tmp_path, drawn):
     clean = np.full((2, 3, 4, 4), 0.5)
     adversarial = clean.copy()
     adversarial[0, 0, 0, 0] += 0.04
-    save_examples(
-        Examples(clean, adversarial, ["a", "b"], "linf eps 0.04"), tmp_path / "examples.png"
-    )
+    examples_section(Examples(clean, adversarial, ["a", "b"], "linf eps 0.04"), tmp_path)
     last = drawn[0].axes[4]
     assert last.get_ylabel() == "difference × 12,\n0 is grey"
     shown = last.images[0].get_array()
@@ -197,5 +195,5 @@ def test_the_difference_is_magnified_as_stated(tmp_path, drawn):
 
 def test_equal_images_do_not_divide_by_zero(tmp_path, drawn):
     same = np.zeros((1, 3, 4, 4))
-    save_examples(Examples(same, same, ["a"], "l2 eps 0"), tmp_path / "examples.png")
+    examples_section(Examples(same, same, ["a"], "l2 eps 0"), tmp_path)
     assert "× 100" in drawn[0].axes[2].get_ylabel()
