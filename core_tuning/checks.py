@@ -101,6 +101,8 @@ RANGES = {
     "checkpoint_minutes": Range(0, 1e9),
     "workers": _count(0, 256),
     "square_queries": _count(1, 10**7),
+    "adv_weight": _SHARE,
+    "eps_warmup": _NON_NEGATIVE,
     "memory": Range(0, 1e6),
     "tflops": _POSITIVE,
     "seed": _SEED,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from typing import NamedTuple
 
 from core_tuning.errors import UserError
+from core_tuning.options import check_name
 
 NORMS = ("l2", "linf")
 
@@ -85,10 +85,7 @@ def make_budget(
             whose largest distance depends on the image size, `perturb` checks that), a step size
             or a number of steps that makes no step, or too many.
     """
-    if norm not in NORMS:
-        nearest = difflib.get_close_matches(norm.lower(), NORMS, n=1, cutoff=0.3)
-        hint = f"; did you mean '{nearest[0]}'?" if nearest else "."
-        raise UserError(f"The norm is '{norm}': expected one of {', '.join(NORMS)}{hint}")
+    check_name(norm, NORMS, "There is no norm")
     _check_eps(eps, str(eps))
     if norm == "linf" and eps > 1:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from core_tuning.config import RUN_FILES, Training
 from core_tuning.errors import UserError
 from core_tuning.methods import METHODS
-from core_tuning.options import Options, check_name, option
+from core_tuning.options import Options, option
 
 from .budgets import NORMS, Budget, make_budget, parse_eps, refuse_negative_fractions
 
@@ -39,7 +40,7 @@ class _Fractions(Options):
 class Attack(_Fractions):
     """attack"""
 
-    norm: str = option("l2", "of the perturbation: l2 or linf")
+    norm: str = option("l2", "of the perturbation", choices=NORMS)
     eps: str | None = option(
         None,
         "largest norm of a perturbation of images in [0, 1] at the network's resolution",
@@ -99,7 +100,7 @@ class RobustTrain(Attack, Training):
         if self.attack_steps is None:
             self.attack_steps = 10
         if self.eps is None:
-            self.eps = DEFAULT_EPS.get(self.norm, "0.5")
+            self.eps = DEFAULT_EPS[self.norm]
         self.budget()
         super().complete()
         self.attack_precision = self.attack_precision or self.precision
@@ -117,43 +118,34 @@ class RobustTrain(Attack, Training):
             UserError: an unknown norm, or a number out of range.
         """
         assert self.eps is not None and self.attack_steps is not None
-        eps = parse_eps(self.eps) if self.norm in NORMS else 0.0
         step_size = None
         if self.step_size is not None:
             step_size = parse_eps(self.step_size, "The step size")
+        eps = parse_eps(self.eps)
         return make_budget(self.norm, eps, steps=self.attack_steps, step_size=step_size)
 
     def _check(self) -> None:
-        if not 0 <= self.adv_weight <= 1:
-            raise UserError(f"--adv-weight is {self.adv_weight}: expected a number in [0, 1].")
-        if self.adversarial_only and self.adv_weight != 0.5:
+        given = f"--adv-weight is {self.adv_weight}"
+        if self.adv_weight != 0.5 and self.adversarial_only:
             raise UserError(
-                f"--adv-weight is {self.adv_weight} with --adversarial-only, which has no clean "
-                "half to weigh: leave out one of them."
+                f"{given} with --adversarial-only, which has no clean half to weigh: leave out one "
+                "of them."
             )
-        if not METHODS[self.method].weighted and self.adv_weight != 0.5:
+        if self.adv_weight != 0.5 and not METHODS[self.method].weighted:
             raise UserError(
-                f"--adv-weight is {self.adv_weight} with --method {self.method}, which has no "
-                "weights: leave out one of them."
+                f"{given} with --method {self.method}, which has no weights: leave out one of them."
             )
-        self._check_warmup()
+        total = self.epochs if self.epochs is not None else math.inf
+        if len(self.eps_warmup) != 2 or not sum(self.eps_warmup) < total:
+            raise UserError(
+                f"--eps-warmup is {' '.join(map(str, self.eps_warmup))}: expected two numbers, "
+                "epochs without an attack and epochs in which eps rises, that together stay below "
+                f"the {self.epochs} epochs of the run."
+            )
         if self.attack_precision == "fp16" and self.precision == "fp32":
             raise UserError(
                 "--attack-precision is 'fp16' with --precision fp32: expected fp16 for both, or "
                 "bf16, which needs no scaling of the loss."
-            )
-
-    def _check_warmup(self) -> None:
-        text = " ".join(f"{epochs:g}" for epochs in self.eps_warmup)
-        if len(self.eps_warmup) != 2 or not all(epochs >= 0 for epochs in self.eps_warmup):
-            raise UserError(
-                f"--eps-warmup is {text}: expected two numbers of at least 0, epochs without an "
-                "attack and epochs in which eps rises."
-            )
-        if self.epochs is not None and not sum(self.eps_warmup) < self.epochs:
-            raise UserError(
-                f"--eps-warmup is {text}: expected two numbers of at least 0 that together "
-                f"stay below the {self.epochs} epochs of the run."
             )
 
 
@@ -232,8 +224,8 @@ class Images(Options):
 class Attacks(_Fractions):
     """attacks"""
 
-    attacks: list[str] = option(list(DEFAULT_ATTACKS), f"of {', '.join(ATTACKS)}", at_least=1)
-    norm: list[str] = option([], "l2, linf", says="both", metavar="NORM", at_least=1)
+    attacks: list[str] = option(list(DEFAULT_ATTACKS), choices=ATTACKS, at_least=1)
+    norm: list[str] = option([], says="both", choices=NORMS, at_least=1)
     l2: list[str] | None = option(
         None,
         "eps of images in [0, 1]; --l2 alone leaves the norm out",
@@ -264,7 +256,7 @@ class Attacks(_Fractions):
         Raises:
             UserError: one is not a budget, or none is left.
         """
-        asked = [check_name(norm, NORMS, "There is no norm") for norm in self.norm or NORMS]
+        asked = self.norm or NORMS
         found = []
         for norm, given in (("l2", self.l2), ("linf", self.linf)):
             if norm in asked:
@@ -309,8 +301,7 @@ class RobustEvaluate(Subject, Unstated, Images, Attacks, Place):
             UserError: options contradict each other, or one cannot be read.
         """
         self._check_subject()
-        names = [check_name(name, ATTACKS, "There is no attack") for name in self.attacks]
-        self.attacks = list(dict.fromkeys(names))
+        self.attacks = list(dict.fromkeys(self.attacks))
         if self.n not in (None, "all") and not re.fullmatch(r"0*[1-9]\d{0,17}", self.n or ""):
             raise UserError(f"--n is '{self.n}': expected a number of at least 1, or all.")
         self.budgets()
@@ -329,12 +320,11 @@ class RobustEvaluate(Subject, Unstated, Images, Attacks, Place):
                     f"--module is '{self.module}': expected FILE.py:FUNCTION, such as "
                     "my.py:build_model."
                 )
-            for name in ("dataset", "image_size"):
-                if getattr(self, name) is None:
-                    raise UserError(
-                        f"--{name.replace('_', '-')} is missing: --module needs --dataset NAME and "
-                        "--image-size PX, which a Python function does not state."
-                    )
+            if self.dataset is None or self.image_size is None:
+                raise UserError(
+                    "--module needs --dataset NAME and --image-size PX, which a Python function "
+                    "does not state: give both."
+                )
             if self.encoder is not None:
                 raise UserError(
                     "--encoder is given with --module, whose function builds the whole model."

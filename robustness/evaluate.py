@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -22,22 +19,19 @@ from tqdm import tqdm
 import core_tuning
 from core_tuning.config import MOVABLE
 from core_tuning.data import (
-    Splits,
-    build_transforms,
     check_same_images,
-    describe_change,
-    load_splits,
 )
 from core_tuning.errors import UserError
 from core_tuning.files import append_line
 from core_tuning.options import plain_values
 from core_tuning.training.folder import RunFolder, environment
 from core_tuning.training.optimisation import choose_device
+from core_tuning.training.seeds import same_random_states, seed_everything
 
 from .attack.autoattack import check_pyautoattack, collect_warnings
 from .attack.pgd import check_torchattacks
 from .attack.view import AttackView
-from .budgets import NORMS, beyond_usual, check_reach, describe_eps, make_budget
+from .budgets import NORMS, describe_eps, make_budget
 from .config import RobustEvaluate
 from .masking import Checked, check_masking
 from .measure import (
@@ -50,21 +44,15 @@ from .measure import (
     right_without_attack,
     strict_float32,
 )
-from .own_module import own_code
 from .pixels import (
-    Pixels,
-    ResizedInside,
-    choose_images,
-    describe_sizes,
     group,
     l2_equivalent,
-    read_pixels,
 )
-from .protocols import PROTOCOLS, Protocol, Stage, choose_protocol
+from .prepare import Job, Setup, plan_rows, prepare
+from .protocols import PROTOCOLS, Stage
 from .report import FILES as REPORT_FILES
-from .report import Clean, Examples, Images, Report, printed, write_report
+from .report import Clean, Examples, Report, printed, write_report
 from .rows import Row, Rows, read_whole_lines
-from .subject import PROBED, Made, Randomness, Subject, inspect_answers, load_subject, seeded
 
 # What an evaluation writes.
 FILES = ("rows.jsonl", ".row.json", "masking.jsonl", *REPORT_FILES)
@@ -114,9 +102,11 @@ def evaluate(options: RobustEvaluate) -> Report:
                 f"The folder {folder.path} holds a run, not an evaluation: name another with "
                 "--output."
             )
-    with strict_float32(device), seeded(options.seed):
-        setup = _prepare(options, device)
-        jobs = _jobs(setup)
+    with strict_float32(device), same_random_states():
+        # A randomised model draws from the global generators.
+        seed_everything(options.seed)
+        setup = prepare(options, device)
+        jobs = plan_rows(setup)
         with _opened(folder, setup):
             clean = _measure_clean(setup)
             rows = _measure_rows(setup, jobs, Rows(folder.path), clean)
@@ -138,88 +128,8 @@ def evaluate(options: RobustEvaluate) -> Report:
     return report
 
 
-@dataclasses.dataclass(frozen=True)
-class _Setup:
-    """What is evaluated on what; `model` takes what is attacked, `subject.model` its own input."""
-
-    options: RobustEvaluate
-    subject: Subject
-    splits: Splits
-    transform: Transform
-    pixels: Pixels
-    data: Images
-    model: nn.Module
-    randomness: Randomness
-
-
-def _prepare(options: RobustEvaluate, device: torch.device) -> _Setup:
-    """Load model and images, and check that they fit each other and the attacks."""
-    subject = load_subject(options)
-    with own_code(f"Moving {subject.facts['source']} to {device}", "name another --device"):
-        subject.model.to(device)
-    splits = load_splits(
-        subject.dataset,
-        subject.data_dir,
-        download=options.download,
-        fraction=subject.made.fraction,
-        validation=subject.made.validation,
-        seed=options.seed if subject.made.seed is None else subject.made.seed,
-    )
-    if subject.classes is not None and splits.classes != subject.classes:
-        raise UserError(
-            f"The classes of {subject.dataset} ({', '.join(splits.classes[:3])}, ...) are not the "
-            f"model's ({', '.join(subject.classes[:3])}, ...): evaluate it on a data set with the "
-            "same class names."
-        )
-    images = splits.test if options.split == "test" else splits.validation
-    if not len(images):
-        raise UserError(
-            f"The {options.split} split of {subject.dataset} is empty: name another --split."
-        )
-    indices = choose_images(len(images), options.wanted(len(images)), options.seed)
-    transform = build_transforms(subject.recipe, subject.image_size).evaluate
-    pixels = read_pixels(images, indices, transform, options.attack_space, workers=options.workers)
-    model = subject.model
-    if options.attack_space == "native":
-        model = ResizedInside(model, transform).eval()
-    probed = max((group.images[:PROBED] for group in pixels.attacked), key=len)
-    randomness = inspect_answers(model, as_float(probed.to(device)), len(splits.classes))
-    data = Images(
-        dataset=subject.dataset,
-        split=options.split,
-        description=splits.split,
-        classes=splits.classes,
-        n=len(indices),
-        total=len(images),
-        seed=options.seed,
-        warnings=[*splits.warnings, *_warnings(options, subject, splits)],
-        attack_space=options.attack_space,
-        input_size=describe_sizes([(subject.image_size, subject.image_size)]),
-        native_size=describe_sizes(pixels.sizes),
-        indices=indices,
-    )
-    return _Setup(options, subject, splits, transform, pixels, data, model, randomness)
-
-
-def _warnings(options: RobustEvaluate, subject: Subject, splits: Splits) -> Iterator[str]:
-    before = subject.made.data
-    change = None if before is None else describe_change(before, splits.fingerprint)
-    if change is not None:
-        yield f"The images are not those of the run: {change}."
-    if options.split == "validation" and subject.made != Made():
-        yield (
-            f"The run's model may have been selected on these images (selection: "
-            f"{subject.facts['selection']}): its figures on them are too good."
-        )
-    elif options.split == "validation":
-        yield (
-            "The validation images may be carved out of the training images: the model may have "
-            "been trained on them."
-        )
-
-
 @contextmanager
-def _opened(folder: RunFolder, setup: _Setup) -> Iterator[None]:
+def _opened(folder: RunFolder, setup: Setup) -> Iterator[None]:
     """Hold the folder, started or gone on with; its config tells this evaluation from another."""
     options, facts = setup.options, setup.subject.facts
     config = {k: value for k, value in plain_values(options).items() if k not in NOT_STATED}
@@ -237,59 +147,7 @@ def _opened(folder: RunFolder, setup: _Setup) -> Iterator[None]:
         yield
 
 
-class _Job(NamedTuple):
-    """A row that is asked for, and what is to be said of it."""
-
-    protocol: Protocol
-    norm: str
-    eps: float
-    notes: list[str]
-
-    def __str__(self) -> str:
-        return f"{self.protocol.name} {self.norm} {describe_eps(self.norm, self.eps)}"
-
-
-def _jobs(setup: _Setup) -> list[_Job]:
-    """The rows that are asked for, in order; what is to be said of them is printed.
-
-    Raises:
-        UserError: the images are too small for an attack, or for an eps.
-    """
-    options, is_randomised = setup.options, setup.randomness.is_randomised
-    sizes = [(images.shape[-2], images.shape[-1]) for images, _, _ in setup.pixels.attacked]
-    smallest, is_oblong = min(sizes, key=math.prod), any(height != width for height, width in sizes)
-    squared = {"square", "autoattack"} & set(options.attacks)
-    if squared and min(map(min, sizes)) < SMALLEST_SIDE:
-        raise UserError(
-            f"Images of {describe_sizes(sizes)} pixels are too small for Square, which needs "
-            f"{SMALLEST_SIDE}: leave {' and '.join(sorted(squared))} out of --attacks."
-        )
-    jobs = []
-    for norm, eps in options.budgets():
-        check_reach(norm, eps, 3 * math.prod(smallest))
-        large = beyond_usual(norm, eps, smallest)
-        for name in options.attacks:
-            protocol = choose_protocol(
-                name,
-                len(setup.splits.classes),
-                queries=options.square_queries,
-                is_randomised=is_randomised,
-            )
-            notes = [protocol.note] if protocol.note else []
-            if is_oblong and "square" in {stage.name for stage in protocol.stages}:
-                notes.append("Square was made for square images; some here are not.")
-            if large:
-                notes.append(
-                    f"{large}: such a change can be seen, and may change what the image shows."
-                )
-            jobs.append(_Job(protocol, norm, eps, notes))
-    said = [setup.randomness.sentence()] if is_randomised else []
-    for note in dict.fromkeys([*said, *(note for job in jobs for note in job.notes)]):
-        print(f"note: {note}")
-    return jobs
-
-
-def _measure_clean(setup: _Setup) -> Clean:
+def _measure_clean(setup: Setup) -> Clean:
     """Measure accuracy without an attack, in the attacked space and at the network's input."""
     pixels, batch_size = setup.pixels, setup.options.batch_size
     right = right_without_attack(setup.model, pixels.attacked, batch_size=batch_size)
@@ -309,7 +167,7 @@ def versions() -> dict[str, str]:
     return {"core-tuning": core_tuning.__version__, **found}
 
 
-def _measure_rows(setup: _Setup, jobs: Sequence[_Job], rows: Rows, clean: Clean) -> list[Row]:
+def _measure_rows(setup: Setup, jobs: Sequence[Job], rows: Rows, clean: Clean) -> list[Row]:
     """Measure the rows that are missing, write each of them, and return all."""
     options, pixels, data = setup.options, setup.pixels, setup.data
     view = AttackView(setup.model)
@@ -383,7 +241,7 @@ class _Bar(tqdm):
     left is at most what is shown.
     """
 
-    def __init__(self, jobs: Sequence[_Job], images: int, view: nn.Module) -> None:
+    def __init__(self, jobs: Sequence[Job], images: int, view: nn.Module) -> None:
         work = sum(stage.cost for job in jobs for stage in job.protocol.stages)
         form = "{desc} {percentage:3.0f}%|{bar:20}| {elapsed} passed, {remaining} left"
         super().__init__(
@@ -406,7 +264,7 @@ class _Bar(tqdm):
         self.refresh()
 
 
-def _look_for_masking(setup: _Setup, folder: Path) -> list[Checked]:
+def _look_for_masking(setup: Setup, folder: Path) -> list[Checked]:
     """Check each norm at its largest eps, and keep what was found."""
     options, path = setup.options, folder / "masking.jsonl"
     found = read_whole_lines(path, Checked)
@@ -427,7 +285,7 @@ def _look_for_masking(setup: _Setup, folder: Path) -> list[Checked]:
     return found
 
 
-def _attack_examples(setup: _Setup) -> Examples | None:
+def _attack_examples(setup: Setup) -> Examples | None:
     """Attack a few images that are classified right, by PGD-10 at the first norm's largest eps."""
     options, model, classes = setup.options, setup.model, setup.splits.classes
     images, labels, _ = max(setup.pixels.attacked, key=lambda group: len(group.labels))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import numbers
 import os
 import re
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from core_tuning.errors import UserError
+from core_tuning.errors import UserError, reason
 
 _NORMALISER = re.compile(r"(Input|Image)?Normali[sz](e|er|ation)")
 EXPECTED = "expected a torch.nn.Module from images (n, 3, h, w) in [0, 1] to logits (n, classes)"
@@ -82,7 +81,7 @@ def own_code(named: str, advice: str) -> Iterator[None]:
     # It may raise anything, and leave by sys.exit; whatever it is, it is theirs to read.
     except (Exception, SystemExit) as error:
         raise UserError(
-            f"{named} raised {type(error).__name__} ({first_line(error)}): {advice}."
+            f"{named} raised {type(error).__name__} ({reason(error)}): {advice}."
         ) from error
 
 
@@ -154,27 +153,16 @@ def normalising_layer(model: nn.Module) -> str | None:
     numbers, neither of them 0 and 1.
     """
     for name, module in model.named_modules():
-        named = _NORMALISER.match(type(module).__name__) is not None
-        if named or _holds_statistics(module):
+        holds = _holds(module, ("mean", "mu"), 0.0) and _holds(module, ("std", "sigma"), 1.0)
+        if holds or _NORMALISER.match(type(module).__name__):
             return f"{type(module).__name__} '{name}'" if name else type(module).__name__
     return None
 
 
-def _holds_statistics(module: nn.Module) -> bool:
-    for names, neutral in ((("mean", "mu"), 0.0), (("std", "sigma"), 1.0)):
-        values = next((getattr(module, name) for name in names if hasattr(module, name)), None)
-        if isinstance(values, (list, tuple)):
-            if not all(isinstance(value, numbers.Real) for value in values):
-                return False
-        elif not isinstance(values, (Tensor, float)):
-            return False
+def _holds(module: nn.Module, names: tuple[str, ...], neutral: float) -> bool:
+    values = next((getattr(module, name) for name in names if hasattr(module, name)), None)
+    try:
         found = torch.as_tensor(values).flatten()
-        if len(found) not in (1, 3) or bool((found == neutral).all()):
-            return False
-    return True
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an exception says, shortened."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:160] if lines else "no message"
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return len(found) in (1, 3) and not bool((found == neutral).all())

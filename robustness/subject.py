@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +29,7 @@ from core_tuning.encoders import (
 from core_tuning.errors import UserError
 from core_tuning.files import field, read_json
 from core_tuning.training.exported import build_classifier, load_model
-from core_tuning.training.seeds import same_random_states, seed_everything
+from core_tuning.training.seeds import same_random_states
 
 from .attack.autoattack import EOT_PASSES
 from .attack.view import AttackView
@@ -96,15 +95,22 @@ def load_subject(options: RobustEvaluate) -> Subject:
     Raises:
         UserError: it cannot be loaded, or the command line says too little or too much of it.
     """
+    path = options.model
     # Building an encoder draws the weights that the file's then replace.
     with torch.random.fork_rng(devices=[]):
-        if options.module is not None:
-            return _load_module(options, options.module)
-        path = options.model
-        assert path is not None
-        if path.is_dir() or _is_run_model(path):
-            return _load_run(options, path)
-        return _load_checkpoint(options, path)
+        if path is None:
+            assert options.module is not None
+            subject = _load_module(options, options.module)
+        elif path.is_dir() or _is_run_model(path):
+            subject = _load_run(options, path)
+        else:
+            subject = _load_checkpoint(options, path)
+    source = str(path or options.module)
+    # Of a user's own, tensors may be of a kind that has no numbers to read.
+    with own_code(f"Reading the weights of {source}", "expected dense tensors with values"):
+        weights = fingerprint(subject.model.float().eval().requires_grad_(False))
+    facts = {"name": subject.name, "source": source, **subject.facts, "weights": weights}
+    return replace(subject, facts=facts)
 
 
 def _is_run_model(path: Path) -> bool:
@@ -145,13 +151,17 @@ def _load_run(options: RobustEvaluate, path: Path) -> Subject:
             "its test split holds images that the model was trained on; name another --dataset."
         )
     facts = {key: value for key, value in known.items() if key != "classes"}
-    return _subject(
-        folder.resolve().name, "run", path, model,
-        (dataset, options.data_dir or (made.data_dir if same else None),
-         known["transforms"], known["image_size"]),
-        {**facts, "selection": selection},
-        classes=known["classes"], made=made if same else Made(),
-    )  # fmt: skip
+    return Subject(
+        folder.resolve().name,
+        model,
+        dataset,
+        options.data_dir or (made.data_dir if same else None),
+        known["transforms"],
+        known["image_size"],
+        {"kind": "run", **facts, "selection": selection},
+        known["classes"],
+        made if same else Made(),
+    )
 
 
 def _load_checkpoint(options: RobustEvaluate, path: Path) -> Subject:
@@ -177,13 +187,13 @@ def _load_checkpoint(options: RobustEvaluate, path: Path) -> Subject:
         path,
         "name the --encoder that it was trained with",
     )
-    facts = {"encoder": encoder_name, "normalisation": normalisation,
+    facts = {"kind": "checkpoint", "encoder": encoder_name, "normalisation": normalisation,
              "stored_as": ", ".join(sorted(stored)), "selection": "unknown"}  # fmt: skip
     assumed = assumed_heads(encoder) if split_heads(encoder_name)[1] is None else ""
     if assumed:
         print(f"note: {assumed}.")
         facts["note"] = assumed
-    return _subject(path.stem, "checkpoint", path, model, _named_data(options), facts)
+    return _named(options, path.stem, model, facts)
 
 
 def _classifier_tensors(path: Path, head: str) -> dict[str, Tensor]:
@@ -224,37 +234,21 @@ def _load_module(options: RobustEvaluate, module: str) -> Subject:
             ImageEncoder(nn.Identity(), NORMALISATIONS[options.normalisation]), own
         )
     facts = {
+        "kind": "module",
         "normalisation": options.normalisation or "the model's own",
         # What the function computes is not in its weights alone.
         "code": hashlib.sha256(file.read_bytes()).hexdigest()[:16],
         "selection": "unknown",
     }
-    # Its tensors may be of a kind that has no numbers to read.
-    with own_code(f"Reading the weights of {named}", "expected dense tensors with values"):
-        return _subject(
-            f"{file.stem}-{function}", "module", module, model, _named_data(options), facts
-        )
+    return _named(options, f"{file.stem}-{function}", model, facts)
 
 
-def _named_data(options: RobustEvaluate) -> tuple[str, Path | None, str, int]:
+def _named(options: RobustEvaluate, name: str, model: nn.Module, facts: dict[str, Any]) -> Subject:
+    """A subject whose data the command line names."""
     assert options.dataset is not None
     recipe = options.transforms or default_recipe(options.dataset)
-    return options.dataset, options.data_dir, recipe, options.image_size or RECIPES[recipe][1]
-
-
-def _subject(
-    name: str,
-    kind: str,
-    source: object,
-    model: nn.Module,
-    data: tuple[str, Path | str | None, str, int],
-    facts: dict[str, Any],
-    **known: Any,
-) -> Subject:
-    model = model.float().eval().requires_grad_(False)
-    facts = {"name": name, "kind": kind, "source": str(source), **facts}
-    facts["weights"] = fingerprint(model)
-    return Subject(name, model, *data, facts, **known)
+    side = options.image_size or RECIPES[recipe][1]
+    return Subject(name, model, options.dataset, options.data_dir, recipe, side, facts)
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -304,14 +298,6 @@ class Randomness(NamedTuple):
         )
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators, which a randomised model draws from; restore them afterwards."""
-    with same_random_states():
-        seed_everything(seed)
-        yield
-
-
 def inspect_answers(model: nn.Module, images: Tensor, num_classes: int) -> Randomness:
     """Classify the same images several times, and follow the gradient of two.
 
@@ -331,7 +317,12 @@ def inspect_answers(model: nn.Module, images: Tensor, num_classes: int) -> Rando
         named = f"The model on images {tuple(images.shape)}"
         with torch.no_grad(), own_code(named, "check --image-size and the model"):
             answers = [model(images) for _ in range(PASSES)]
-            _check_logits(answers[0], len(images), num_classes)
+            classes = answers[0].shape[1]
+            if classes != num_classes:
+                raise UserError(
+                    f"The model has {classes} classes and the data set has {num_classes}: expected "
+                    "a model of the data set's classes; name its own with --dataset."
+                )
             passes = torch.stack([logits.float() for logits in answers])  # (p, n, K)
             model(images[:1])
         norm = training_norm(model)
@@ -355,17 +346,6 @@ def inspect_answers(model: nn.Module, images: Tensor, num_classes: int) -> Rando
     classes = passes.argmax(2)
     changed = (classes != classes[0]).any(0).double().mean()
     return Randomness(PASSES, len(images), float(relative.max()), 100 * float(changed))
-
-
-def _check_logits(logits: object, n: int, num_classes: int) -> None:
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:
-        raise UserError(f"The model returns {shape} for {n} images: expected logits (n, classes).")
-    if logits.shape[1] != num_classes:
-        raise UserError(
-            f"The model has {logits.shape[1]} classes and the data set has {num_classes}: expected "
-            "a model of the data set's classes; name its own with --dataset."
-        )
 
 
 def _check_gradient(model: nn.Module, images: Tensor) -> None:

@@ -222,7 +222,7 @@ MODES = "that stays in evaluation mode"
         ("leaves", "raised SystemExit (3)"),
         ("fails", "raised ZeroDivisionError"),
         ("no_way_back", "raised RuntimeError (there is no way back)"),
-        ("on_meta", "Reading the weights of own.py:on_meta raised"),
+        ("on_meta", "own.py:on_meta raised"),
         ("lazy", "own.py:lazy"),
         ("exits", "own.py:exits raised SystemExit (no weights)"),
         ("raises", "raised KeyError ('weights')"),
