@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,42 +13,7 @@ from core_tuning.training.loop import ChangedBatch
 from .attack.pgd import perturb
 from .attack.view import AttackView
 from .budgets import Budget
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a learner is attacked while it trains.
-
-    Attributes:
-        budget: of the attack once eps is warm.
-        adv_weight: share in [0, 1] of the adversarial half in the objective; one half makes it
-            the plain objective of the joined batch.
-        adversarial_only: train on the adversarial images alone (Madry et al., 2018).
-        epochs_at_zero: epochs without an attack before eps rises.
-        epochs_of_ramp: epochs in which eps rises linearly to the budget's.
-        precision: "fp32", "bf16" or "fp16", of the attack's passes.
-        channels_last: memory format of the attack's passes.
-        compile: pass the attacked copy through torch.compile.
-    """
-
-    budget: Budget
-    adv_weight: float = 0.5
-    adversarial_only: bool = False
-    epochs_at_zero: float = 0.0
-    epochs_of_ramp: float = 0.0
-    precision: str = "fp32"
-    channels_last: bool = True
-    compile: bool = False
-
-    def budget_at(self, epoch: float) -> Budget:
-        """Return the budget after so many epochs: eps and step size rise together."""
-        done = 1.0
-        if epoch < self.epochs_at_zero + self.epochs_of_ramp:
-            over = max(0.0, epoch - self.epochs_at_zero)
-            done = over / self.epochs_of_ramp if self.epochs_of_ramp else 0.0
-        return self.budget._replace(
-            eps=done * self.budget.eps, step_size=done * self.budget.step_size
-        )
+from .config import RobustTrain
 
 
 class Adversary:
@@ -58,29 +23,37 @@ class Adversary:
 
     Args:
         learner: what is trained and attacked.
-        plan: how.
+        options: the budget, its warm-up, the weight of the adversarial half (one half makes it the
+            plain objective of the joined batch), and how the attack's passes are computed.
     """
 
-    def __init__(self, learner: Learner, plan: Plan) -> None:
+    def __init__(self, learner: Learner, options: RobustTrain) -> None:
         self.learner = learner
-        self.plan = plan
+        self.options = options
         self.figures: tuple[str, ...] = ("robust_top1", "zero_gradients", "eps")
-        if not plan.adversarial_only:
+        if not options.adversarial_only:
             self.figures = ("clean_top1", *self.figures)
-        self._view: AttackView | None = None
-        self._budget = plan.budget
+        self._full = self._budget = options.budget()
 
-    @property
+    @cached_property
     def view(self) -> AttackView:
         """The copy that is attacked; made when it is first needed, on the learner's device."""
-        if self._view is None:
-            self._view = AttackView(
-                self.learner,
-                precision=self.plan.precision,
-                channels_last=self.plan.channels_last,
-                compile=self.plan.compile,
-            )
-        return self._view
+        options = self.options
+        return AttackView(
+            self.learner,
+            precision=options.attack_precision or options.precision,
+            channels_last=options.channels_last,
+            compile=options.compile,
+        )
+
+    def budget_at(self, epoch: float) -> Budget:
+        """Return the budget after so many epochs: eps and step size rise together."""
+        at_zero, ramp = self.options.eps_warmup
+        done = 1.0
+        if epoch < at_zero + ramp:
+            done = max(0.0, epoch - at_zero) / ramp if ramp else 0.0
+        full = self._full
+        return full._replace(eps=done * full.eps, step_size=done * full.step_size)
 
     def change(
         self, images: Tensor, labels: Tensor, generator: torch.Generator, epoch: float
@@ -89,7 +62,7 @@ class Adversary:
 
         With `adversarial_only` the adversarial ones alone are returned.
         """
-        self._budget = self.plan.budget_at(epoch)
+        self._budget = self.budget_at(epoch)
         self.view.begin_count()
         if self._budget.eps == 0:
             return ChangedBatch(images, labels)
@@ -97,27 +70,21 @@ class Adversary:
         # Its initial seed, because a number drawn on a GPU would have to be waited for.
         seed = generator.initial_seed()
         adversarial = perturb(self.view, images, labels, self._budget, seed=seed)
-        if self.plan.adversarial_only:
+        if self.options.adversarial_only:
             return ChangedBatch(adversarial, labels)
-        return ChangedBatch(
-            torch.cat([images, adversarial]), labels.repeat(2), self._weights(images)
-        )
-
-    def _weights(self, images: Tensor) -> Tensor | None:
-        share = self.plan.adv_weight
-        if share == 0.5:
-            return None
-        n = len(images)
-        # Filled on the device, where a list would have to be copied to.
-        return torch.cat([images.new_full((n,), 1 - share), images.new_full((n,), share)])
+        weights, share = None, self.options.adv_weight
+        if share != 0.5:
+            # Filled on the device, where a list would have to be copied to.
+            halves = [images.new_full((len(images),), each) for each in (1 - share, share)]
+            weights = torch.cat(halves)
+        return ChangedBatch(torch.cat([images, adversarial]), labels.repeat(2), weights)
 
     def measure(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return `figures`: accuracies in percent, share of zero gradients in [0, 1], and eps."""
         right = 100 * (logits.argmax(dim=1) == labels).float()
-        joined = self._budget.eps > 0 and not self.plan.adversarial_only
-        robust = right[len(right) // 2 :] if joined else right
-        figures = [robust.mean(), self.view.zero_gradient_share()]
-        figures.append(right.new_full((), self._budget.eps))
-        if not self.plan.adversarial_only:
-            figures.insert(0, right[: len(right) // 2].mean() if joined else right.mean())
-        return torch.stack(figures)
+        clean = robust = right
+        if self._budget.eps > 0 and not self.options.adversarial_only:
+            clean, robust = right.chunk(2)
+        eps = right.new_full((), self._budget.eps)
+        figures = [clean.mean(), robust.mean(), self.view.zero_gradient_share(), eps]
+        return torch.stack(figures[-len(self.figures) :])

@@ -39,11 +39,9 @@ def adversarial(options: RobustTrain) -> Kind:
     from core_tuning.training.build import image_size
     from core_tuning.training.classify import Kind
 
-    from .adversary import Adversary, Plan
+    from .adversary import Adversary
     from .validation import evaluate_robust
 
-    assert options.attack_precision is not None
-    zero, ramp = options.eps_warmup
     budget, side = options.budget(), image_size(options)
     check_reach(budget.norm, budget.eps, 3 * side**2)
     large = beyond_usual(budget.norm, budget.eps, (side, side))
@@ -52,16 +50,6 @@ def adversarial(options: RobustTrain) -> Kind:
             f"{large}: expected images in [0, 1], not grey levels, and a change that leaves the "
             "image its class; lower --eps, or give --allow-large-eps if it is meant."
         )
-    plan = Plan(
-        budget,
-        adv_weight=options.adv_weight,
-        adversarial_only=options.adversarial_only,
-        epochs_at_zero=zero,
-        epochs_of_ramp=ramp,
-        precision=options.attack_precision,
-        channels_last=options.channels_last,
-        compile=options.compile,
-    )
     facts = {**budget._asdict(), "eps_text": describe_eps(budget.norm, budget.eps)}
     return Kind(
         "robust train",
@@ -69,7 +57,7 @@ def adversarial(options: RobustTrain) -> Kind:
         title="AT-{}",
         selection="robust top-1",
         evaluate=partial(evaluate_robust, budget=budget, seed=0),
-        change=lambda learner: Adversary(learner, plan),
+        change=lambda learner: Adversary(learner, options),
         facts={"adversarial": facts},
         advice="PGD alone flatters: measure with 'core-tuning robust evaluate {}'.",
     )

@@ -6,11 +6,17 @@ import pytest
 import torch
 
 from core_tuning.robustness import make_budget, perturb
-from core_tuning.robustness.adversary import Adversary, Plan
+from core_tuning.robustness.adversary import Adversary
+from core_tuning.robustness.config import RobustTrain
 
 pytest.importorskip("torchattacks")
 
 BUDGET = make_budget("linf", 0.1, steps=2)
+
+
+def plan(**given):
+    """The options of that budget."""
+    return RobustTrain(norm="linf", eps="0.1", attack_steps=2, **given)
 
 
 def generator(seed=5):
@@ -25,7 +31,7 @@ def state_of(learner):
 
 def test_clean_and_adversarial_halves_are_joined(learner, batch):
     images, labels = batch
-    adversary = Adversary(learner, Plan(BUDGET))
+    adversary = Adversary(learner, plan())
     changed = adversary.change(images, labels, generator(), 0.0)
     assert torch.equal(changed.images[:6], images)
     assert torch.equal(changed.labels, labels.repeat(2))
@@ -37,7 +43,7 @@ def test_clean_and_adversarial_halves_are_joined(learner, batch):
 
 def test_adversarial_images_alone(learner, batch):
     images, labels = batch
-    adversary = Adversary(learner, Plan(BUDGET, adversarial_only=True))
+    adversary = Adversary(learner, plan(adversarial_only=True))
     changed = adversary.change(images, labels, generator(), 0.0)
     assert changed.images.shape == images.shape
     assert not torch.equal(changed.images, images)
@@ -46,7 +52,7 @@ def test_adversarial_images_alone(learner, batch):
 
 
 def test_the_weight_of_the_adversarial_half(learner, batch):
-    adversary = Adversary(learner, Plan(BUDGET, adv_weight=0.25))
+    adversary = Adversary(learner, plan(adv_weight=0.25))
     changed = adversary.change(*batch, generator(), 0.0)
     assert changed.weights.tolist() == [0.75] * 6 + [0.25] * 6
 
@@ -55,7 +61,7 @@ def test_the_learner_is_left_as_it_is(learner, batch):
     """Frozen batch norms among its modules stay frozen, the others stay in training mode."""
     frozen = next(m for m in learner.modules() if isinstance(m, torch.nn.BatchNorm2d)).eval()
     before = state_of(learner)
-    Adversary(learner, Plan(BUDGET)).change(*batch, generator(), 0.0)
+    Adversary(learner, plan()).change(*batch, generator(), 0.0)
     after = state_of(learner)
     assert not frozen.training
     assert after[1:] == before[1:]
@@ -64,18 +70,18 @@ def test_the_learner_is_left_as_it_is(learner, batch):
 
 
 def test_current_weights_are_attacked(learner, batch):
-    adversary = Adversary(learner, Plan(BUDGET))
+    adversary = Adversary(learner, plan())
     first = adversary.change(*batch, generator(), 0.0).images
     with torch.no_grad():
         learner.classifier.weight.neg_()
     second = adversary.change(*batch, generator(), 0.0).images
-    fresh = Adversary(learner, Plan(BUDGET)).change(*batch, generator(), 0.0).images
+    fresh = Adversary(learner, plan()).change(*batch, generator(), 0.0).images
     assert not torch.equal(first, second)
     assert torch.equal(second, fresh)
 
 
 def test_the_generator_seeds_the_attack(learner, batch):
-    adversary = Adversary(learner, Plan(BUDGET))
+    adversary = Adversary(learner, plan())
     draws = [adversary.change(*batch, generator(seed), 0.0).images for seed in (1, 1, 2)]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
@@ -85,22 +91,21 @@ def test_the_generator_seeds_the_attack(learner, batch):
     ("epoch", "share"),
     [(0, 0), (1.9, 0), (2, 0), (3, 0.25), (4, 0.5), (5.9, 0.975), (6, 1), (50, 1)],
 )
-def test_eps_warms_up(epoch, share):
-    plan = Plan(BUDGET, epochs_at_zero=2, epochs_of_ramp=4)
-    budget = plan.budget_at(epoch)
+def test_eps_warms_up(learner, epoch, share):
+    budget = Adversary(learner, plan(eps_warmup=[2.0, 4.0])).budget_at(epoch)
     assert budget.eps == pytest.approx(share * BUDGET.eps)
     assert budget.step_size == pytest.approx(share * BUDGET.step_size)
 
 
-def test_eps_may_jump_after_epochs_at_zero():
-    plan = Plan(BUDGET, epochs_at_zero=2)
-    assert [plan.budget_at(epoch).eps for epoch in (0, 1.99, 2)] == [0, 0, BUDGET.eps]
-    assert Plan(BUDGET).budget_at(0) == BUDGET
+def test_eps_may_jump_after_epochs_at_zero(learner):
+    adversary = Adversary(learner, plan(eps_warmup=[2.0, 0.0]))
+    assert [adversary.budget_at(epoch).eps for epoch in (0, 1.99, 2)] == [0, 0, BUDGET.eps]
+    assert Adversary(learner, plan()).budget_at(0) == BUDGET
 
 
 def test_no_second_half_while_eps_is_zero(learner, batch):
     images, labels = batch
-    adversary = Adversary(learner, Plan(BUDGET, epochs_at_zero=1, adv_weight=0.9))
+    adversary = Adversary(learner, plan(eps_warmup=[1.0, 0.0], adv_weight=0.9))
     changed = adversary.change(images, labels, generator(), 0.5)
     assert torch.equal(changed.images, images)
     assert changed.weights is None
@@ -110,7 +115,7 @@ def test_no_second_half_while_eps_is_zero(learner, batch):
 
 def test_figures(learner, batch):
     images, labels = batch
-    adversary = Adversary(learner, Plan(BUDGET))
+    adversary = Adversary(learner, plan())
     changed = adversary.change(images, labels, generator(), 0.0)
     logits = torch.eye(3)[torch.cat([labels, (labels + 1) % 3])]
     logits[6] = logits[0]
@@ -125,7 +130,7 @@ def test_zero_gradients_are_counted(learner, batch):
     images, labels = batch
     with torch.no_grad():
         learner.classifier.weight.zero_()
-    adversary = Adversary(learner, Plan(BUDGET, adversarial_only=True))
+    adversary = Adversary(learner, plan(adversarial_only=True))
     changed = adversary.change(images, labels, generator(), 0.0)
     figures = adversary.measure(torch.zeros(6, 3), changed.labels)
     assert float(figures[1]) == 1
