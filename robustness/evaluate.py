@@ -109,9 +109,13 @@ def evaluate(options: RobustEvaluate) -> Report:
         jobs = plan_rows(setup)
         with _opened(folder, setup):
             clean = _measure_clean(setup)
-            rows = _measure_rows(setup, jobs, Rows(folder.path), clean)
+            rows = _measure_rows(setup, jobs, Rows(folder.path))
             masking = _look_for_masking(setup, folder.path) if options.masking_checks else []
-            machine = {"device": str(device), "batch_size": options.batch_size}
+            machine = {
+                "device": str(device),
+                "precision": "float32",
+                "batch_size": options.batch_size,
+            }
             report = Report(
                 setup.subject.facts,
                 setup.randomness,
@@ -167,7 +171,7 @@ def versions() -> dict[str, str]:
     return {"core-tuning": core_tuning.__version__, **found}
 
 
-def _measure_rows(setup: Setup, jobs: Sequence[Job], rows: Rows, clean: Clean) -> list[Row]:
+def _measure_rows(setup: Setup, jobs: Sequence[Job], rows: Rows) -> list[Row]:
     """Measure the rows that are missing, write each of them, and return all."""
     options, pixels, data = setup.options, setup.pixels, setup.data
     view = AttackView(setup.model)
@@ -216,16 +220,7 @@ def _measure_rows(setup: Setup, jobs: Sequence[Job], rows: Rows, clean: Clean) -
                 warnings=warnings,
                 # What an earlier process took is not known.
                 seconds=None if before else round(time.monotonic() - started, 1),
-                input_size=data.input_size,
-                native_size=data.native_size,
-                clean_correct=clean.accuracy.correct,
-                split=data.split,
-                selection=setup.subject.facts["selection"],
-                seed=options.seed,
-                batch_size=options.batch_size,
-                precision="float32",
                 device=str(device_of(setup.model)),
-                randomised=setup.randomness.is_randomised,
                 versions=versions(),
             )
             rows.append(row)
