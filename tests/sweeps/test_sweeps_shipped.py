@@ -12,7 +12,8 @@ from core_tuning.config import COMMANDS
 from core_tuning.errors import UserError
 from core_tuning.robustness.train import adversarial
 from core_tuning.sweeps import arguments
-from core_tuning.sweeps.definition import load_sweep, sweep_names
+from core_tuning.sweeps.expand import load_sweep
+from core_tuning.sweeps.reading import sweep_names
 from core_tuning.sweeps.reading import read_definition
 
 NAMES = sweep_names()
@@ -42,11 +43,11 @@ def settings():
 @pytest.mark.parametrize(("name", "small"), settings())
 def test_every_command_line_is_accepted(name, small, tmp_path):
     for run in load_sweep(name, small=small).runs:
-        for step in run.steps:
+        for step in run.argvs("{folder}"):
             if step[0] == "domainbed":
                 continue
             options = parse(step, tmp_path)
-            if step[:2] == ("robust", "train"):
+            if step[:2] == ["robust", "train"]:
                 adversarial(options)
             if step[:2] != ("robust", "evaluate"):
                 assert options.seeds == [run.seed]
@@ -56,7 +57,7 @@ def test_every_command_line_is_accepted(name, small, tmp_path):
 def test_a_typing_error_would_not_be_accepted(tmp_path):
     (run, *_) = load_sweep("emoji", small=True).runs
     with pytest.raises(UserError, match="--metod"):
-        parse([word.replace("--method", "--metod") for word in run.steps[0]], tmp_path)
+        parse([word.replace("--method", "--metod") for word in run.argvs("{folder}")[0]], tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,7 +65,7 @@ def test_every_hyper_parameter_of_dg_is_accepted(name):
     from core_tuning.algorithms.hyperparameters import check_hparams
 
     for run in load_sweep(name).runs:
-        for step in run.steps:
+        for step in run.argvs("{folder}"):
             if step[0] in ("dg", "domainbed") and "--hparams" in step:
                 check_hparams("CoreTuning", json.loads(step[step.index("--hparams") + 1]))
 

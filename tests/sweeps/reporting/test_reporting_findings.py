@@ -10,7 +10,8 @@ import pytest
 from core_tuning.report.summary import difference
 from core_tuning.robustness.protocols import PROTOCOLS
 from core_tuning.sweeps.claims import ATTACKS
-from core_tuning.sweeps.definition import load_sweep, sweep_names
+from core_tuning.sweeps.expand import load_sweep
+from core_tuning.sweeps.reading import sweep_names
 from core_tuning.sweeps.reading import parse_definition, read_definition
 from core_tuning.sweeps.reporting.collect import read_report
 

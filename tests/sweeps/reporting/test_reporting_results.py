@@ -10,7 +10,7 @@ import pytest
 
 from core_tuning.report.summary import summarise
 from core_tuning.selection import RULES
-from core_tuning.sweeps.definition import load_sweep
+from core_tuning.sweeps.expand import load_sweep
 from core_tuning.sweeps.folder import open_sweep
 from core_tuning.sweeps.reading import read_definition
 from core_tuning.sweeps.reporting.collect import read_report
