@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -194,7 +195,9 @@ def _measure_rows(setup: Setup, jobs: Sequence[Job], rows: Rows) -> list[Row]:
                 for number, stage in enumerate(protocol.stages, start=1)
             ]
             budget = make_budget(norm, eps, steps=protocol.steps) if protocol.steps else None
-            size = l2_equivalent(norm, eps, options.attack_space, pixels, setup.transform)
+            largest, native = l2_equivalent(
+                norm, eps, options.attack_space, pixels, setup.transform
+            )
             row = Row(
                 attack=protocol.name,
                 title=protocol.title,
@@ -213,9 +216,9 @@ def _measure_rows(setup: Setup, jobs: Sequence[Job], rows: Rows) -> list[Row]:
                 steps=budget and budget.steps,
                 step_size=budget and budget.step_size,
                 zero_gradients=found.zero_gradients,
-                largest_l2=size.largest,
-                largest_l2_native=size.native,
-                largest_l2_native_range=[size.low, size.high],
+                largest_l2=largest,
+                largest_l2_native=statistics.median(native),
+                largest_l2_native_range=[min(native), max(native)],
                 notes=notes,
                 warnings=warnings,
                 # What an earlier process took is not known.
