@@ -316,7 +316,11 @@ def make_parser(prog: str, cls: type[Options], *, add_help: bool = True) -> Pars
     parser._negative_number_matcher = re.compile(r"-\.?\d")
     groups: dict[str, argparse._ArgumentGroup] = {}
     positionals = []
-    for option in declared(cls):
+    fields = [field.name for field in dataclasses.fields(cls)]
+    # What is given without a flag is read in the order of the fields, those of bases first.
+    first = [option for option in declared(cls) if option.metadata["positional"]]
+    first.sort(key=lambda option: fields.index(option.name))
+    for option in [*first, *(each for each in declared(cls) if each not in first)]:
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
         _add(groups[option.group], option)

@@ -126,7 +126,7 @@ def job_of(text: str) -> Job:
             f"The command '{text}' names no {_OUTPUT}: expected one of DomainBed's sweep, for "
             "others use DomainBed's own launchers."
         )
-    ours = {name: value for name, value in os.environ.items() if name.startswith(_OURS)}
+    ours = tuple(each for each in os.environ.items() if each[0].startswith(_OURS))
     output = words[words.index(_OUTPUT) + 1]
     return Job(output, __name__, (text,), folder=str(Path.cwd()), environment=ours)
 

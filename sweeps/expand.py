@@ -41,12 +41,14 @@ class Sweep(NamedTuple):
     Attributes:
         name: of the definition.
         title: a line about it.
+        paper: what the paper prints for each cell, see `paper_cells`.
         runs: in the order in which they are worth having: seed by seed.
         definition: text of the file.
     """
 
     name: str
     title: str
+    paper: list[dict[str, Any]]
     runs: tuple[Run, ...]
     definition: str
 
@@ -88,10 +90,10 @@ def load_sweep(
             "some of them by --only, or change a copy of the definition."
         )
     runs: dict[str, Run] = {}
+    paper: list[dict[str, Any]] = []
     for part in parts:
         cells = cells_of(part, only)
-        # Here, so that what the definition says of the paper is checked before it is run.
-        paper_cells(part, cells, definition.name)
+        paper += paper_cells(part, cells, definition.name)
         stages = [_checked(part, cell, settings) for cell in cells]
         for seed in part.seeds if seeds is None else seeds:
             for cell, own in zip(cells, stages, strict=True):
@@ -105,7 +107,7 @@ def load_sweep(
     if not runs:
         raise UserError(f"--only leaves no run of {definition.name}: give fewer of its keys.")
     ordered = tuple(sorted(runs.values(), key=lambda run: run.seed))
-    return Sweep(definition.name, definition.title, ordered, definition.text)
+    return Sweep(definition.name, definition.title, paper, ordered, definition.text)
 
 
 def select_small(parts: list[Part], name: str) -> list[Part]:

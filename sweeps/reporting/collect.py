@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from core_tuning.errors import UserError
 
 from ..claims import Claim
-from ..plan import Run
 from ..folder import State, SweepFolder, state_of
 from ..paper import PART
-from ..plan import Part
+from ..plan import Part, Run
 from ..reading import parse_definition
 from .findings import chosen_by_validation, judge
 from .results import (

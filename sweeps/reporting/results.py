@@ -16,11 +16,10 @@ from core_tuning.report.summary import interval_factor
 from core_tuning.selection import RULES, Record, leave_one_domain_out, training_domain_validation
 
 from ..claims import ACCURACY, ATTACKS, CLEAN, DEFAULT_ATTACKS, budget_name, measures_of, read_eps
-from ..plan import Run
 from ..expand import cells_of
 from ..folder import SweepFolder
 from ..paper import cell_names, paper_cells
-from ..plan import Part
+from ..plan import Part, Run
 from ..reading import ROW
 
 MEASURE = "measure"

@@ -13,8 +13,7 @@ from core_tuning.errors import UserError
 from core_tuning.robustness.train import adversarial
 from core_tuning.sweeps import arguments
 from core_tuning.sweeps.expand import load_sweep
-from core_tuning.sweeps.reading import sweep_names
-from core_tuning.sweeps.reading import read_definition
+from core_tuning.sweeps.reading import read_definition, sweep_names
 
 NAMES = sweep_names()
 # Cells that claim a number of the paper, and all cells.
@@ -49,7 +48,7 @@ def test_every_command_line_is_accepted(name, small, tmp_path):
             options = parse(step, tmp_path)
             if step[:2] == ["robust", "train"]:
                 adversarial(options)
-            if step[:2] != ("robust", "evaluate"):
+            if step[:2] != ["robust", "evaluate"]:
                 assert options.seeds == [run.seed]
             assert options.resume
 
@@ -74,7 +73,7 @@ def test_every_hyper_parameter_of_dg_is_accepted(name):
 def test_claims_of_the_paper(name):
     """load_sweep itself refuses a claim that has not exactly one row."""
     sweep = load_sweep(name)
-    claims = sweep.paper["cells"] if sweep.paper else []
+    claims = sweep.paper
     cells = {json.dumps(run.cell) for run in sweep.runs}
     assert (len(claims), len(cells)) == CLAIMS[name]
     assert {json.dumps(claim["cell"]) for claim in claims} <= cells
@@ -85,7 +84,7 @@ def test_claims_of_the_paper(name):
 
 def claim_of(name, **wanted):
     (found,) = [
-        claim for claim in load_sweep(name).paper["cells"]
+        claim for claim in load_sweep(name).paper
         if wanted.items() <= {**claim["cell"], **(claim["measure"] or {})}.items()
     ]  # fmt: skip
     return found

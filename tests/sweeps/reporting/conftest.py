@@ -76,8 +76,8 @@ def write_lines(path, records):
 def algorithm_of(run):
     options = run.stages[0].options
     if "algorithm" in options:
-        return options["algorithm"][0]
-    return METHODS[options.get("method", ["core_tuning"])[0]].domainbed
+        return options["algorithm"]
+    return METHODS[options.get("method", "core_tuning")].domainbed
 
 
 def finish(folder, run, percent):

@@ -69,7 +69,7 @@ def fake_run(id, *, seed=0, stages=None, **options):
 
 
 def fake_sweep(*runs, name="fake", definition="title = 'fake'\n"):
-    return Sweep(name, "Fake", runs, definition)
+    return Sweep(name, "Fake", [], runs, definition)
 
 
 def wait_until(condition, what="the condition"):

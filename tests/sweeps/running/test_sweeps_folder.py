@@ -15,7 +15,9 @@ from core_tuning.sweeps.locks import is_held, take
 def finish(folder, id, seconds=2.0):
     folder.run_path(id).mkdir(parents=True)
     (folder.run_path(id) / folder.runs[id].done).write_text("done")
-    folder.progress_path(id).write_text(json.dumps({"attempts": 1, "seconds": seconds, "stages": 1}))
+    folder.progress_path(id).write_text(
+        json.dumps({"attempts": 1, "seconds": seconds, "stages": 1})
+    )
 
 
 def test_the_runs_come_back_as_they_were(make, fakes):

@@ -45,7 +45,8 @@ def test_what_cannot_resume_begins_anew(tmp_path, fakes, command, lines):
     """DomainBed appends to the results of a stopped run; the others go on from theirs."""
     script = (
         "import pathlib, sys; given = dict(zip(sys.argv, sys.argv[1:])); "
-        "folder = pathlib.Path(given.get('--output') or given['--output_dir']); folder.mkdir(exist_ok=True); "
+        "folder = pathlib.Path(given.get('--output') or given['--output_dir']); "
+        "folder.mkdir(exist_ok=True); "
         "file = (folder / 'results.jsonl').open('a'); file.write('line\\n'); file.close(); "
         "(folder / 'done').touch()"
     )

@@ -64,7 +64,8 @@ def test_killing_a_run_counts_as_failed_and_a_retry_goes_on(folder, drive, fakes
     os.kill(counting(folder, fakes, "a"), signal.SIGKILL)
     assert sweep.wait(20) == 1
     assert (
-        "killed by SIGKILL, as the kernel does when memory" in state_of(open_sweep(folder.path)).failed["a"]
+        "killed by SIGKILL, as the kernel does when memory"
+        in state_of(open_sweep(folder.path)).failed["a"]
     )
     assert "killed by SIGKILL" in sweep.stderr.read()
     folder.failure_path("a").unlink()

@@ -8,11 +8,11 @@ import os
 import pytest
 
 from core_tuning.errors import UserError
+from core_tuning.sweeps import run as run_module
 from core_tuning.sweeps.folder import open_sweep, state_of
+from core_tuning.sweeps.launch import Job, Place, check_installed, local_shares, visible_gpus
 from core_tuning.sweeps.launch_cluster import cpus_each
 from core_tuning.sweeps.locks import take
-from core_tuning.sweeps import run as run_module
-from core_tuning.sweeps.launch import Job, Place, check_installed, local_shares, visible_gpus
 
 
 @pytest.fixture

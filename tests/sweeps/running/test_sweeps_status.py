@@ -9,11 +9,11 @@ import pytest
 
 from core_tuning.cli import main
 from core_tuning.sweeps.folder import open_sweep, start_sweep
-from core_tuning.sweeps.locks import take
 from core_tuning.sweeps.launch import Place
+from core_tuning.sweeps.locks import take
+from core_tuning.sweeps.progress import duration
 from core_tuning.sweeps.run import make_runs
 from core_tuning.sweeps.status import MOST_FAILURES
-from core_tuning.sweeps.progress import duration
 
 
 def status(capsys, folder, *options):

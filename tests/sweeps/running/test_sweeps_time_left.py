@@ -11,10 +11,10 @@ import time
 import pytest
 
 from core_tuning.cli import main
-from core_tuning.sweeps.plan import Run, Stage
 from core_tuning.sweeps.locks import take
-from core_tuning.sweeps.run import _share_ended
+from core_tuning.sweeps.plan import Run, Stage
 from core_tuning.sweeps.progress import Tally, expected_seconds, makespan
+from core_tuning.sweeps.run import _share_ended
 
 EVALUATE = Stage("robust evaluate", {})
 STAGES = {
