@@ -93,7 +93,8 @@ def report(runs: dict[str, list[Run]], start_up: dict[str, float]) -> None:
         rest = max(0.0, total - training - start_up[name])
         ratios = [run.total / own.total for run, own in zip(repeats, ours, strict=True)]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        last = ", ".join(f"{100 * value:.1f}" for value in repeats[0].accuracies.values())
+        accuracies = sorted(repeats[0].accuracies.items())
+        last = ", ".join(f"{key} {100 * value:.1f}" for key, value in accuracies)
         rows.append((name, total, start_up[name], training, rest, spread, last))
     header = ("", "total s", "start-up", "training", "evaluation", "/ ours", "last accuracies")
     print_table("", header, rows)

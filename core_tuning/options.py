@@ -19,6 +19,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import sys
 import types
 import typing
@@ -306,6 +307,8 @@ def make_parser(prog: str, cls: type[Options]) -> Parser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
+    # No flag begins with a digit: "-8/255" and "-1e3" are values, wrong as they may be.
+    parser._negative_number_matcher = re.compile(r"-\.?\d")
     groups: dict[str, argparse._ArgumentGroup] = {}
     positionals = []
     for option in declared(cls):

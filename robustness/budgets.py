@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import NamedTuple
 
 from core_tuning.errors import UserError
@@ -56,17 +55,6 @@ def parse_eps(text: str, name: str = "eps") -> float:
         ) from None
     _check_eps(eps, text, name)
     return eps
-
-
-def refuse_negative_fractions(argv: list[str]) -> None:
-    """Say of "-8/255" what is wrong with it; argparse takes it for an option without a name.
-
-    Raises:
-        UserError: one of the arguments is one.
-    """
-    for argument in argv:
-        if re.fullmatch(r"-[\d.]+/\S*", argument):
-            parse_eps(argument)
 
 
 def make_budget(

@@ -5,20 +5,15 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from core_tuning.config import RUN_FILES, Training
 from core_tuning.errors import UserError
 from core_tuning.methods import METHODS
 from core_tuning.options import Options, option
 
-from .budgets import NORMS, Budget, make_budget, parse_eps, refuse_negative_fractions
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from .budgets import NORMS, Budget, make_budget, parse_eps
 
 # The strengths of the paper's main comparison (Tables 9 and 14).
 DEFAULT_EPS = {"l2": "0.5", "linf": "4/255"}
@@ -26,18 +21,8 @@ DEFAULT_EPS = {"l2": "0.5", "linf": "4/255"}
 FEWEST_STEPS = 100
 
 
-class _Fractions(Options):
-    """Base of what takes an eps, which may be a fraction."""
-
-    @classmethod
-    def read(cls, prog: str, argv: Sequence[str]) -> Self:
-        """Read a command line."""
-        refuse_negative_fractions(list(argv))
-        return super().read(prog, argv)
-
-
 @dataclass(kw_only=True)
-class Attack(_Fractions):
+class Attack(Options):
     """attack"""
 
     norm: str = option("l2", "of the perturbation", choices=NORMS)
@@ -221,7 +206,7 @@ class Images(Options):
 
 
 @dataclass(kw_only=True)
-class Attacks(_Fractions):
+class Attacks(Options):
     """attacks"""
 
     attacks: list[str] = option(list(DEFAULT_ATTACKS), choices=ATTACKS, at_least=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,7 @@ from core_tuning.training.seeds import same_random_states, seed_everything
 
 from .attack.autoattack import check_pyautoattack, collect_warnings
 from .attack.pgd import check_torchattacks
-from .attack.view import AttackView
+from .attack.view import AttackView, device_of
 from .budgets import NORMS, describe_eps, make_budget
 from .config import RobustEvaluate
 from .masking import Checked, check_masking
@@ -39,7 +40,6 @@ from .measure import (
     as_float,
     bits,
     classify,
-    device_of,
     measure,
     right_without_attack,
     strict_float32,
@@ -109,9 +109,13 @@ def evaluate(options: RobustEvaluate) -> Report:
         jobs = plan_rows(setup)
         with _opened(folder, setup):
             clean = _measure_clean(setup)
-            rows = _measure_rows(setup, jobs, Rows(folder.path), clean)
+            rows = _measure_rows(setup, jobs, Rows(folder.path))
             masking = _look_for_masking(setup, folder.path) if options.masking_checks else []
-            machine = {"device": str(device), "batch_size": options.batch_size}
+            machine = {
+                "device": str(device),
+                "precision": "float32",
+                "batch_size": options.batch_size,
+            }
             report = Report(
                 setup.subject.facts,
                 setup.randomness,
@@ -167,7 +171,7 @@ def versions() -> dict[str, str]:
     return {"core-tuning": core_tuning.__version__, **found}
 
 
-def _measure_rows(setup: Setup, jobs: Sequence[Job], rows: Rows, clean: Clean) -> list[Row]:
+def _measure_rows(setup: Setup, jobs: Sequence[Job], rows: Rows) -> list[Row]:
     """Measure the rows that are missing, write each of them, and return all."""
     options, pixels, data = setup.options, setup.pixels, setup.data
     view = AttackView(setup.model)
@@ -190,7 +194,9 @@ def _measure_rows(setup: Setup, jobs: Sequence[Job], rows: Rows, clean: Clean) -
                 for number, stage in enumerate(protocol.stages, start=1)
             ]
             budget = make_budget(norm, eps, steps=protocol.steps) if protocol.steps else None
-            size = l2_equivalent(norm, eps, options.attack_space, pixels, setup.transform)
+            largest, native = l2_equivalent(
+                norm, eps, options.attack_space, pixels, setup.transform
+            )
             row = Row(
                 attack=protocol.name,
                 title=protocol.title,
@@ -209,23 +215,14 @@ def _measure_rows(setup: Setup, jobs: Sequence[Job], rows: Rows, clean: Clean) -
                 steps=budget and budget.steps,
                 step_size=budget and budget.step_size,
                 zero_gradients=found.zero_gradients,
-                largest_l2=size.largest,
-                largest_l2_native=size.native,
-                largest_l2_native_range=[size.low, size.high],
+                largest_l2=largest,
+                largest_l2_native=statistics.median(native),
+                largest_l2_native_range=[min(native), max(native)],
                 notes=notes,
                 warnings=warnings,
                 # What an earlier process took is not known.
                 seconds=None if before else round(time.monotonic() - started, 1),
-                input_size=data.input_size,
-                native_size=data.native_size,
-                clean_correct=clean.accuracy.correct,
-                split=data.split,
-                selection=setup.subject.facts["selection"],
-                seed=options.seed,
-                batch_size=options.batch_size,
-                precision="float32",
                 device=str(device_of(setup.model)),
-                randomised=setup.randomness.is_randomised,
                 versions=versions(),
             )
             rows.append(row)

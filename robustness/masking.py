@@ -26,7 +26,15 @@ from .attack.view import AttackView
 from .budgets import describe_eps
 from .measure import Outcome, measure, right_without_attack
 from .pixels import Group
-from .protocols import PROTOCOLS, Protocol, choose_protocol, margin_pgd, pgd, restarts
+from .protocols import (
+    GRADIENT_PROTOCOLS,
+    PROTOCOLS,
+    Protocol,
+    choose_protocol,
+    margin_pgd,
+    pgd,
+    restarts,
+)
 from .rows import Row
 
 MANY_STEPS = 50
@@ -38,7 +46,6 @@ SIGNIFICANCE = 0.01
 # pyautoattack's own alarm, which compares within one call and so cannot see attacks run apart;
 # a single image of few does not show it.
 SQUARE_POINTS, SQUARE_IMAGES = 0.2, 1
-GRADIENT_ATTACKS = ("fgsm", "pgd10", "pgd50x10")
 
 
 class About(NamedTuple):
@@ -334,7 +341,7 @@ def square_check(rows: Sequence[Row]) -> Check:
         strong, alone = found.get("autoattack"), found.get("square")
         stages = dict(strong.after) if strong else {}
         before = [left for name, left in stages.items() if name != "square"]
-        others = [found[name].correct for name in GRADIENT_ATTACKS if name in found] + before
+        others = [found[name].correct for name in GRADIENT_PROTOCOLS if name in found] + before
         if alone and others:
             beyond = 100 * (min(others) - alone.correct) / alone.n
             points.append([f"{budget}\nalone", beyond])

@@ -106,43 +106,30 @@ def magnification(evaluation: Callable[..., Any], size: Size) -> float:
     return math.sqrt(resized.shape[-2] * resized.shape[-1] / (size[0] * size[1]))
 
 
-class Equivalent(NamedTuple):
-    """A budget as L2 norms; the median over images, and the range where sizes differ.
-
-    Attributes:
-        largest: largest L2 norm of a perturbation in the attacked space: eps for L2, and
-            eps sqrt(3 h w) for L-infinity.
-        native: the same at the images' own resolution.
-        low: smallest of `native` over the images.
-        high: largest of `native` over the images.
-    """
-
-    largest: float
-    native: float
-    low: float
-    high: float
-
-
 def l2_equivalent(
     norm: str, eps: float, space: str, pixels: Pixels, evaluation: Callable[..., Any]
-) -> Equivalent:
+) -> tuple[float, list[float]]:
     """Say how large a budget is as an L2 norm at the images' own resolution.
 
     Enlarging an image s times along each side repeats each pixel's change s^2 times, up to the
     interpolation, so that squared norms grow s^2 times and norms s times: eps at the network's
     input is eps / s at the image's own resolution. A change of each pixel by at most eps
     (L-infinity) keeps that bound, and its L2 norm is at most eps sqrt(3 h w).
+
+    Returns:
+        The largest L2 norm of a perturbation in the attacked space (the median over images), and
+        at its own resolution that of each image.
     """
+
+    def largest(height: int, width: int) -> float:
+        return eps if norm == "l2" else eps * math.sqrt(3 * height * width)
+
     if space == "native":
-        values = [eps if norm == "l2" else eps * math.sqrt(3 * h * w) for h, w in pixels.sizes]
-        return Equivalent(
-            statistics.median(values), statistics.median(values), min(values), max(values)
-        )
-    height, width = pixels.network.images.shape[-2:]
-    largest = eps if norm == "l2" else eps * math.sqrt(3 * height * width)
+        native = [largest(*size) for size in pixels.sizes]
+        return statistics.median(native), native
+    at_input = largest(*pixels.network.images.shape[-2:])
     factors = {size: magnification(evaluation, size) for size in set(pixels.sizes)}
-    values = [largest / factors[size] for size in pixels.sizes]
-    return Equivalent(largest, statistics.median(values), min(values), max(values))
+    return at_input, [at_input / factors[size] for size in pixels.sizes]
 
 
 def describe_sizes(sizes: Sequence[Size]) -> str:

@@ -20,6 +20,8 @@ T = TypeVar("T")
 class Row:
     """An attack at an eps, as a line of rows.jsonl.
 
+    What holds for all rows of a folder (images, seed, batch size, float32) is in report.json.
+
     Attributes:
         robust: share that stays right, in percent; `low` to `high` is its 95% interval.
         images: a digit for each image, 1 where it stays right, in the order of report.json's
@@ -54,16 +56,7 @@ class Row:
     notes: list[str]
     warnings: list[str]
     seconds: float | None
-    input_size: str
-    native_size: str
-    clean_correct: int
-    split: str
-    selection: str
-    seed: int
-    batch_size: int
-    precision: str
     device: str
-    randomised: bool
     versions: dict[str, str]
 
     @property

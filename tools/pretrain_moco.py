@@ -19,6 +19,7 @@ because lightly reads the bank's position from the device at every step, which m
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import sys
@@ -26,13 +27,13 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from batch_augment import random_views
 from image_arrays import ImageArray, read_images
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
@@ -44,6 +45,7 @@ from core_tuning.encoders import (
     build_encoder,
     feature_dim,
 )
+from core_tuning.files import write_atomically
 
 Facts = dict[str, float]
 Pair = tuple[Tensor, Tensor]
@@ -73,13 +75,6 @@ class Branch(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Embed images (n, 3, h, w) in [0, 1] on the unit sphere, (n, 128) float32."""
         return F.normalize(self.head(self.encoder(images)).float())
-
-
-class Labelled(NamedTuple):
-    """Images (n, 3, h, w) uint8 on the device, and their classes (n,)."""
-
-    images: Tensor
-    classes: Tensor
 
 
 def moco_logits(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:
@@ -165,13 +160,6 @@ class Moco:
         self.history = state["history"]
 
 
-def save_state(path: Path, state: dict[str, object]) -> None:
-    """Write a state file that a kill cannot leave half-written."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
-
-
 @torch.no_grad()
 def encode(encoder: nn.Module, images: Tensor, size: int) -> Tensor:
     """Normalised features (n, d) of images (n, 3, h, w) uint8, float32, in evaluation mode."""
@@ -205,13 +193,17 @@ def knn_accuracy(known: Tensor, classes: Tensor, asked: Tensor, truth: Tensor) -
     return correct / len(asked)
 
 
-def on_device(array: ImageArray, names: list[str], limit: int, device: torch.device) -> Labelled:
-    """Put at most `limit` images of the named classes, evenly spaced, on the device."""
-    chosen = torch.from_numpy(array.labels != "").nonzero().flatten()
-    chosen = chosen[:: math.ceil(len(chosen) / limit)]
-    classes = torch.tensor([names.index(label) for label in array.labels[chosen.numpy()]])
-    images = torch.from_numpy(array.pixels[chosen.numpy()]).permute(0, 3, 1, 2)
-    return Labelled(images.contiguous().to(device), classes.to(device))
+def on_device(array: ImageArray, names: list[str], limit: int, device: torch.device) -> Pair:
+    """Put at most `limit` images of the named classes, evenly spaced, on the device.
+
+    Returns:
+        Images (n, 3, h, w) uint8, and their classes (n,).
+    """
+    labelled = np.flatnonzero(array.labels != "")
+    chosen = labelled[:: math.ceil(len(labelled) / limit)]
+    classes = torch.tensor([names.index(label) for label in array.labels[chosen]])
+    images = torch.from_numpy(array.pixels[chosen]).permute(0, 3, 1, 2)
+    return images.contiguous().to(device), classes.to(device)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -263,52 +255,41 @@ def export(path: Path, moco: Moco) -> None:
         **(moco.history[-1] if moco.history else {}),
     }
     tensors = moco.query.encoder.encoder.state_dict().items()
-    temporary = path.with_suffix(".tmp")
-    save_file(
-        {name: value.contiguous().cpu() for name, value in tensors},
-        temporary,
-        metadata={"core_tuning": json.dumps(metadata)},
-    )
-    temporary.replace(path)
+    contiguous = {name: value.contiguous().cpu() for name, value in tensors}
+    write_atomically(path, save(contiguous, metadata={"core_tuning": json.dumps(metadata)}))
 
 
-def report(
-    moco: Moco, validation: tuple[Labelled, Labelled] | None, recent: Iterable[Pair], rate: float
-) -> None:
+def report(moco: Moco, validation: list[Pair], recent: Iterable[Pair], rate: float) -> None:
     """Print the recent steps' means and the nearest neighbours' accuracy; keep them as history."""
     loss, top1 = torch.tensor([torch.stack(pair).tolist() for pair in recent]).mean(0).tolist()
     facts: Facts = {"step": moco.step, "seconds": round(moco.seconds)}
     facts |= {"images_per_second": round(rate)}
     facts |= {"loss": round(loss, 4), "instance_top1": round(top1, 4)}
     if validation:
-        known, asked = validation
         size = moco.args.image_size
-        features, queries = (encode(moco.query.encoder, part.images, size) for part in validation)
-        facts["knn"] = round(knn_accuracy(features, known.classes, queries, asked.classes), 4)
+        (known, classes), (asked, truth) = (
+            (encode(moco.query.encoder, images, size), labels) for images, labels in validation
+        )
+        facts["knn"] = round(knn_accuracy(known, classes, asked, truth), 4)
     moco.history.append(facts)
     print("  ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
 
 
-def train(
-    moco: Moco, images: Tensor, validation: tuple[Labelled, Labelled] | None, started: float
-) -> None:
+def train(moco: Moco, images: Tensor, validation: list[Pair], started: float) -> None:
     """Train to the end of the schedule, reporting, saving and exporting on the way.
 
     Args:
         moco: as new or as loaded.
         images: (n, 3, h, w) uint8 on the device.
-        validation: known and asked images, or None.
+        validation: known and asked images with their classes, or nothing.
         started: when the training began by `time.perf_counter`, less what earlier processes took.
     """
     args, output = moco.args, moco.args.output
-    state_path = output.with_suffix(".state.pt")
     per_epoch = len(images) // args.batch_size
     recent: deque[Pair] = deque(maxlen=100)
     epoch_of_order, order = -1, torch.empty(0)
     share = moco.share(started)
-    marks = [mark / args.reports for mark in range(1, args.reports) if mark / args.reports > share]
-    milestones = [milestone for milestone in sorted(args.milestones) if milestone > share]
-    saved, marked, marked_step = moco.seconds, moco.seconds, moco.step
+    saved, reported, reported_step = moco.seconds, moco.seconds, moco.step
     while share < 1:
         epoch, batch = divmod(moco.step, per_epoch)
         if epoch != epoch_of_order:
@@ -317,17 +298,20 @@ def train(
             epoch_of_order = epoch
         rows = order[batch * args.batch_size :][: args.batch_size]
         recent.append(moco.train_step(images[rows], share))
-        share = moco.share(started)
-        if share == 1 or (marks and share >= marks[0]):
-            rate = (moco.step - marked_step) * args.batch_size / (moco.seconds - marked)
+        before, share = share, moco.share(started)
+        if int(share * args.reports) > int(before * args.reports):
+            rate = (moco.step - reported_step) * args.batch_size / (moco.seconds - reported)
             report(moco, validation, recent, rate)
-            share = moco.share(started)
-            marks = [mark for mark in marks if mark > share]
-            marked, marked_step = moco.seconds, moco.step
-        while milestones and share >= milestones[0]:
-            export(output.with_name(f"{output.stem}_{milestones.pop(0):.2f}{output.suffix}"), moco)
+            moco.share(started)
+            reported, reported_step = moco.seconds, moco.step
+        for milestone in args.milestones:
+            if before < milestone <= share:
+                name = f"{output.stem}_{milestone:.2f}{output.suffix}"
+                export(output.with_name(name), moco)
         if share == 1 or moco.seconds - saved > args.save_every:
-            save_state(state_path, moco.state())
+            state = io.BytesIO()
+            torch.save(moco.state(), state)
+            write_atomically(output.with_suffix(".state.pt"), state.getbuffer())
             saved = moco.seconds
 
 
@@ -349,14 +333,14 @@ def main() -> None:
     if len(array.pixels) < args.batch_size:
         sys.exit(f"{args.images} holds {len(array.pixels)} images: expected at least one batch.")
     images = torch.from_numpy(array.pixels).permute(0, 3, 1, 2).contiguous().to(device)
-    validation = None
+    validation = []
     if args.validation:
         held_out = read_images(args.validation, args.stored_size)
         names = sorted(set(held_out.labels))
-        validation = (
+        validation = [
             on_device(array, names, KNN_KNOWN, device),
             on_device(held_out, names, KNN_ASKED, device),
-        )
+        ]
     del array
     moco.share(started)
     print(f"{len(images)} images on {device}, at {moco.seconds:.0f} s", flush=True)

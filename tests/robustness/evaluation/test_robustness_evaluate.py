@@ -22,9 +22,8 @@ from core_tuning.robustness.rows import Rows
 from core_tuning.training.exported import load_model
 
 STATED = {
-    "attack", "title", "norm", "eps", "eps_text", "space", "input_size", "native_size",
-    "largest_l2", "largest_l2_native", "n", "correct", "robust", "low", "high", "clean_correct",
-    "split", "selection", "seed", "precision", "versions", "zero_gradients", "batch_size",
+    "attack", "title", "norm", "eps", "eps_text", "space", "largest_l2", "largest_l2_native", "n",
+    "correct", "robust", "low", "high", "device", "versions", "zero_gradients",
 }  # fmt: skip
 
 
@@ -42,11 +41,15 @@ def test_rows_state_everything_and_count_right(evaluate, run, capsys):
     ]  # fmt: skip
     for row in rows:
         assert row.keys() >= STATED
-        assert (row["n"], row["precision"], row["seed"]) == (12, "float32", 3)
-        assert (row["input_size"], row["native_size"]) == ("16x16", "20x20")
-        assert row["selection"] == "best validation top-1" and row["split"] == "test"
+        assert row["n"] == 12
         cells = (row["title"], row["eps_text"], "12", str(row["correct"]), f"{row['robust']:.2f}")
         assert any(all(cell in line for cell in cells) for line in out.splitlines())
+    data = report["data"]
+    assert (data["n"], data["seed"], data["split"]) == (12, 3, "test")
+    assert (data["input_size"], data["native_size"]) == ("16x16", "20x20")
+    assert report["subject"]["selection"] == "best validation top-1"
+    assert report["environment"]["precision"] == "float32"
+    assert report["environment"]["batch_size"] == 5
     assert rows[0]["largest_l2_native"] == pytest.approx(0.3 * 20 / 16)
     assert report["environment"]["torchattacks"] == "3.5.1"
     assert lines(run / "robustness" / "rows.jsonl") == rows
@@ -81,7 +84,11 @@ def test_rows_state_everything_and_count_right(evaluate, run, capsys):
 def test_native_space_attacks_the_images_own_pixels(evaluate, tmp_path):
     report = evaluate("--attack-space", "native", output=tmp_path / "native")
     row, clean = report["rows"][0], report["clean"]
-    assert (row["space"], row["native_size"], row["largest_l2_native"]) == ("native", "20x20", 0.3)
+    assert (row["space"], report["data"]["native_size"], row["largest_l2_native"]) == (
+        "native",
+        "20x20",
+        0.3,
+    )
     assert report["rows"][1]["largest_l2"] == pytest.approx(2 / 255 * np.sqrt(3 * 20 * 20))
     assert clean["space"] == "native" and clean["usual"]["n"] == clean["n"] == 18
     assert "PIL" in clean["note"]
@@ -206,8 +213,8 @@ def test_a_module(run, tmp_path, evaluate, kit, capsys):
     subject = ("--module", f"{tmp_path / 'own.py'}:build", "--dataset", "folder")
     subject += ("--data-dir", run.parent / "data", "--image-size", 8, "--transforms", "small")
     report = evaluate(subject=subject, output=tmp_path / "out")
-    assert report["subject"]["kind"] == "module" and report["rows"][0]["input_size"] == "8x8"
-    assert report["rows"][0]["selection"] == "unknown"
+    assert report["subject"]["kind"] == "module" and report["data"]["input_size"] == "8x8"
+    assert report["subject"]["selection"] == "unknown"
     with (tmp_path / "own.py").open("a") as file:
         file.write("# another\n")
     again = ("robust", "evaluate", *subject, "--resume", "--output", tmp_path / "out")

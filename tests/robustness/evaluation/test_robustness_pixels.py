@@ -102,13 +102,12 @@ def test_eps_at_the_images_own_resolution():
     """The reference case: an L2 ball of 0.5 at 256 pixels is one of 0.0625 at CIFAR's 32."""
     transform = build_transforms("cifar", 256).evaluate
     pixels = read_pixels(pictures((32, 32)), [0], transform, "input")
-    assert l2_equivalent("l2", 0.5, "input", pixels, transform) == (0.5, 0.0625, 0.0625, 0.0625)
-    linf = l2_equivalent("linf", 8 / 255, "input", pixels, transform)
-    assert linf.largest == pytest.approx(8 / 255 * math.sqrt(3 * 256 * 256))
-    assert linf.native == pytest.approx(8 / 255 * math.sqrt(3 * 32 * 32))
-    native = l2_equivalent("linf", 8 / 255, "native", pixels, transform)
-    assert native.native == pytest.approx(linf.native)
-    assert l2_equivalent("l2", 0.5, "native", pixels, transform).native == 0.5
+    assert l2_equivalent("l2", 0.5, "input", pixels, transform) == (0.5, [0.0625])
+    largest, [own] = l2_equivalent("linf", 8 / 255, "input", pixels, transform)
+    assert largest == pytest.approx(8 / 255 * math.sqrt(3 * 256 * 256))
+    assert own == pytest.approx(8 / 255 * math.sqrt(3 * 32 * 32))
+    assert l2_equivalent("linf", 8 / 255, "native", pixels, transform)[1] == [pytest.approx(own)]
+    assert l2_equivalent("l2", 0.5, "native", pixels, transform) == (0.5, [0.5])
 
 
 def test_a_smooth_change_grows_as_the_formula_says():
@@ -118,10 +117,10 @@ def test_a_smooth_change_grows_as_the_formula_says():
     assert float(enlarged.norm() / change.norm()) == pytest.approx(8, rel=0.03)
 
 
-def test_the_range_over_sizes():
+def test_the_budget_of_each_size():
     transform = build_transforms("small", 40).evaluate
     pixels = read_pixels(pictures((10, 10), (20, 20), (40, 40)), [0, 1, 2], transform, "input")
-    assert l2_equivalent("l2", 1.0, "input", pixels, transform) == (1.0, 0.5, 0.25, 1.0)
+    assert l2_equivalent("l2", 1.0, "input", pixels, transform) == (1.0, [0.25, 0.5, 1.0])
 
 
 def test_sizes_in_words():

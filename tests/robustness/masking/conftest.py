@@ -82,10 +82,7 @@ def row():
             "images": "1" * correct + "0" * (n - correct), "after": [], "restarts": 1,
             "steps": None, "step_size": None, "zero_gradients": 0.012, "largest_l2": 0.5,
             "largest_l2_native": 0.0625, "largest_l2_native_range": [0.0625, 0.0625], "notes": [],
-            "warnings": [], "seconds": 1.0, "input_size": "32x32", "native_size": "4x4",
-            "clean_correct": n, "split": "test", "selection": "unknown", "seed": 3,
-            "batch_size": 8, "precision": "float32", "device": "cpu", "randomised": False,
-            "versions": {"torch": "2.15.0"},
+            "warnings": [], "seconds": 1.0, "device": "cpu", "versions": {"torch": "2.15.0"},
         }  # fmt: skip
         return Row(
             attack=attack, correct=correct, n=n, low=low, high=high, eps_text=eps_text,
