@@ -56,7 +56,8 @@ def _given(program: Sequence[str], wanted: Iterable[str]) -> dict[str, str]:
     script = Path(*program[:1])
     declared = options_of(script) if script.is_file() else []
     # Of options that are declared elsewhere the abbreviations are unknown.
-    parser = Parser(add_help=False, allow_abbrev=bool(set(wanted) & set(declared)))
+    # Of a program that embeds Python there is no name either, which argparse would look for.
+    parser = Parser(prog="", add_help=False, allow_abbrev=bool(set(wanted) & set(declared)))
     for name in {*declared, *wanted}:
         parser.add_argument(name, nargs="*", dest=name)
     with suppress(UserError):  # The script's own parser refuses it too.
