@@ -19,7 +19,7 @@ from core_tuning.methods import METHODS, Method
 from core_tuning.objectives import LossTerms
 
 from .featurizer import PretrainedFeaturizer
-from .hyperparameters import CHECKPOINT_VARIABLE, check_hparams, complete_hparams, method_of
+from .hyperparameters import check_hparams, complete_hparams, method_of, require_checkpoint
 
 Minibatches = Sequence[tuple[Tensor, Tensor]]
 
@@ -156,12 +156,7 @@ def _check_start(name: str, input_shape: Sequence[int], checkpoint: str) -> None
             f"The images have {input_shape[0]} channels: {name} fine-tunes encoders of RGB "
             "images, so use a data set of three channels."
         )
-    if not checkpoint:
-        raise UserError(
-            f"{name} has no checkpoint to start from: name a self-supervised one by the "
-            f"""hyper-parameter, --hparams '{{"checkpoint": "moco_v2_800ep_pretrain.pth.tar"}}', """
-            f"or by the environment variable {CHECKPOINT_VARIABLE}."
-        )
+    require_checkpoint(name, checkpoint)
 
 
 def _algorithm(method: Method) -> type[FineTuning]:

@@ -12,8 +12,10 @@ from typing import NamedTuple
 from core_tuning.cache import cache_folder
 from core_tuning.errors import UserError
 
+from .config import Install
+
 ROOT_VARIABLE = "DOMAINBED_ROOT"
-DEFAULT_SOURCE = "https://github.com/facebookresearch/DomainBed"
+DEFAULT_SOURCE = Install.source
 # Of 2024-12-31; what Core-tuning is tested with.
 DEFAULT_COMMIT = "b93c22a1cfc3b2428398272c1a116c8de1f4139e"
 _EVIDENCE = Path("domainbed", "algorithms.py")
@@ -73,6 +75,12 @@ def version_of(root: Path) -> Version:
         return Version(None, False)
     status = _git("-C", str(root), "status", "--porcelain", "--untracked-files=no")
     return Version(commit.stdout.strip(), bool(status.stdout.strip()))
+
+
+def main(options: Install) -> None:
+    """Run `core-tuning domainbed install`."""
+    root, commit = install(options.source, options.commit, overwrite=options.overwrite)
+    print(f"DomainBed is at {root}, commit {commit}.")
 
 
 def install(

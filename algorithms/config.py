@@ -182,6 +182,50 @@ class DomainGeneralisation(Protocol, TrainingOptions):
                 )
 
 
+@dataclass(kw_only=True)
+class Install(Options):
+    """Clone DomainBed into the cache, where the other commands find it.
+
+    A checkout that is the working folder comes before it, and then that of $DOMAINBED_ROOT.
+    """
+
+    source: str = option(
+        "https://github.com/facebookresearch/DomainBed",
+        "git repository to clone",
+        metavar="URL|PATH",
+    )
+    commit: str | None = option(
+        None,
+        "commit, tag or branch",
+        metavar="SHA",
+        says="b93c22a of DomainBed's own repository, the HEAD of any other",
+    )
+    overwrite: bool = option(False, "replace the one that is there")
+
+
+@dataclass(kw_only=True)
+class Doctor(Options):
+    """Say what a DomainBed run needs, what of it is found, and what to do.
+
+    The exit code is 1 where something is wrong that training needs.
+    """
+
+    data_dir: Path | None = option(None, "folder of data sets, as DomainBed's", metavar="DIR")
+
+
+@dataclass(kw_only=True)
+class Enable(Options):
+    """Make plain 'python -m domainbed.scripts.train' and sweep of this environment know our names.
+
+    They are CoreTuning, CECon, CETuning, ReleasedCoreTuning and EmojiDomains.
+    """
+
+
+@dataclass(kw_only=True)
+class Disable(Options):
+    """Undo 'core-tuning domainbed enable'."""
+
+
 def _method(name: str) -> str:
     """Return a method's name for that or DomainBed's name of it."""
     by_name = {method.domainbed: each for each, method in METHODS.items()}

@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import textwrap
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 from core_tuning.errors import UserError
-from core_tuning.options import Parser
 
 from .checkout import DEFAULT_COMMIT, find_checkout, version_of
-from .enable import SWITCH, is_enabled, site_folder
-from .scripts import prepare
+from .config import Doctor
+from .domainbed import prepare
+from .hook import SWITCH, is_enabled, site_folder
 
 EXTRA = "pip install 'core-tuning[domainbed]'"
 # What DomainBed's train imports, and what one algorithm or another command alone does.
@@ -28,11 +26,10 @@ OPTIONAL = {
     "parameterized": "DomainBed's tests",
 }
 _TESTED = f"tested is an unchanged {DEFAULT_COMMIT[:7]}: 'core-tuning domainbed install'"
-_WIDTH = 100
 
 
 class Row(NamedTuple):
-    """A line of the table; `wrong` where nothing can be trained before `to_do` is done."""
+    """A line; `wrong` where nothing can be trained before `to_do` is done."""
 
     what: str
     found: str
@@ -40,18 +37,10 @@ class Row(NamedTuple):
     wrong: bool = False
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Print the table; return 1 if something that training needs is wrong, else 0."""
-    parser = Parser(
-        prog="core-tuning domainbed doctor",
-        description="Say what a DomainBed run needs, what of it is found, and what to do.",
-    )
-    parser.add_argument(
-        "--data_dir", type=Path, help="folder of data sets, as DomainBed's --data_dir"
-    )
-    args = parser.parse_args(arguments)
-    if args.data_dir is not None and not args.data_dir.is_dir():
-        raise UserError(f"--data_dir is {args.data_dir}, which is not a folder: name another.")
+def main(options: Doctor) -> int:
+    """Print a line or two of each; return 1 if something that training needs is wrong, else 0."""
+    if options.data_dir is not None and not options.data_dir.is_dir():
+        raise UserError(f"--data_dir is {options.data_dir}, which is not a folder: name another.")
     rows = [
         _checkout_row(),
         Row("Python", platform.python_version()),
@@ -60,9 +49,12 @@ def main(arguments: Sequence[str]) -> int:
         _registration_row(),
         _hook_row(),
         _checkpoint_row(),
-        *_dataset_rows(args.data_dir),
+        *_dataset_rows(options.data_dir),
     ]
-    print(_table(rows))
+    for row in rows:
+        print(f"{row.what:<22} {row.found}")
+        if row.to_do:
+            print(f"{'':<22} -> {row.to_do}")
     return int(any(row.wrong for row in rows))
 
 
@@ -173,30 +165,3 @@ def _dataset_row(name: str, folder: Path) -> Row:
     except UserError as error:
         return Row(name, found, str(error), wrong=True)
     return Row(name, found)
-
-
-def _table(rows: Sequence[Row]) -> str:
-    first = max(len(row.what) for row in rows) + 2
-    second = (_WIDTH - first) // 2
-    lines = [_line(Row("what", "found", "what to do"), first, second)]
-    for row in rows:
-        lines.append(_line(row, first, second))
-    return "\n".join(lines)
-
-
-def _line(row: Row, first: int, second: int) -> str:
-    # A long path is broken in the second column alone, where it would hide the last one.
-    found = textwrap.wrap(row.found, second - 2, break_on_hyphens=False) or [""]
-    to_do = textwrap.wrap(
-        row.to_do, _WIDTH - first - second, break_on_hyphens=False, break_long_words=False
-    ) or [""]
-    height = max(len(found), len(to_do))
-    cells = zip(
-        [row.what] + [""] * (height - 1),
-        found + [""] * (height - len(found)),
-        to_do + [""] * (height - len(to_do)),
-        strict=True,
-    )
-    return "\n".join(
-        f"{what:<{first}}{left:<{second}}{right}".rstrip() for what, left, right in cells
-    )

@@ -7,14 +7,28 @@ from typing import Any, ClassVar
 
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import pil_loader
+from torchvision.transforms import v2
 
+from core_tuning.data import Transforms, build_transforms
 from core_tuning.data.embedded import emoji_domains_folder
+from core_tuning.encoders import IMAGENET_MEAN, IMAGENET_STD
 
 from .environments import EMOJI_SIZE
-from .transforms import domain_transforms
 
 # A constant, so that nothing is unpacked where DomainBed is merely imported.
 EMOJI_ENVIRONMENTS = ("fluent", "mono", "noto", "twemoji")
+
+
+def domain_transforms(size: int) -> Transforms:
+    """Transforms to images (3, size, size), normalised by ImageNet's mean and deviation.
+
+    A seed draws the same crops, flips and colours as in DomainBed.
+    """
+    recipe = build_transforms("domainbed", size)
+    normalise = v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)
+    return Transforms(
+        v2.Compose([recipe.train, normalise]), v2.Compose([recipe.evaluate, normalise])
+    )
 
 
 def emoji_domains_class(base: Any) -> type:

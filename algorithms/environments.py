@@ -13,8 +13,7 @@ from core_tuning.data.embedded import emoji_domains_folder
 from core_tuning.data.images import LabelledImages
 from core_tuning.errors import UserError
 
-from .names import DATASETS, EMOJI, Layout, nearest
-from .seeds import seed_hash
+from .names import DATASETS, EMOJI, Layout, nearest, seed_hash
 
 EMOJI_SIZE = 32
 

@@ -21,9 +21,8 @@ from core_tuning.options import declared, json_object
 from core_tuning.pretrained import EMBEDDED, RANDOM, default_encoder
 
 from .names import ALGORITHMS as ALGORITHMS
-from .names import CHECKPOINT_VARIABLE, DEBUG, DOMAINBED_STEPS, EMOJI
+from .names import CHECKPOINT_VARIABLE, DEBUG, DOMAINBED_STEPS, EMOJI, seed_hash
 from .script_options import run_steps
-from .seeds import seed_hash
 
 Values = dict[str, Any]
 # What DomainBed chooses its own networks by; here `encoder` and `checkpoint` do.
@@ -150,6 +149,16 @@ def check_hparams(algorithm: str, given: Mapping[str, Any]) -> None:
         _check_type(name, value, defaults[name])
         if name in RANGES:
             check_range(name, value, f"The hyper-parameter {name}")
+
+
+def require_checkpoint(algorithm: str, checkpoint: str) -> None:
+    """Raise a UserError where an algorithm has no checkpoint to start from."""
+    if not checkpoint:
+        raise UserError(
+            f"{algorithm} has no checkpoint to start from: name a self-supervised one by the "
+            f"""hyper-parameter, --hparams '{{"checkpoint": "moco_v2_800ep_pretrain.pth.tar"}}', """
+            f"or by the environment variable {CHECKPOINT_VARIABLE}."
+        )
 
 
 def _unknown(algorithm: str, name: str, known: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -43,3 +44,10 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     by_lower = {each.lower(): each for each in known}
     found = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return by_lower[found[0]] if found else None
+
+
+def seed_hash(*values: object) -> int:
+    """Return the 31-bit seed that DomainBed derives from `values`: splits and random
+    hyper-parameters are its own only where seeds are."""
+    digest = hashlib.md5(str(values).encode()).digest()
+    return int.from_bytes(digest, "big") % 2**31

@@ -16,8 +16,7 @@ from core_tuning.pretrained import EMBEDDED, default_encoder
 from .config import ALL, HPARAM_OF, DomainGeneralisation
 from .environments import Environments
 from .hyperparameters import check_hparams, default_hparams, own_hparams, random_hparams
-from .names import CHECKPOINT_VARIABLE
-from .seeds import seed_hash
+from .names import CHECKPOINT_VARIABLE, seed_hash
 
 RESULTS = "results.jsonl"
 Record = dict[str, Any]

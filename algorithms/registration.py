@@ -11,23 +11,23 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from core_tuning.config import DOMAINBED_LAUNCHERS
 from core_tuning.errors import UserError
 
 from .algorithm import CLASSES
 from .checkout import DEFAULT_COMMIT
 from .emoji_dataset import emoji_domains_class
+from .featurizer import StartingPoint
 from .folders import check_domains
+from .hook import PATCHES, suspended
 from .hyperparameters import ALGORITHMS, EMOJI, default_hparams, random_hparams
-from .import_hook import PATCHES, suspended
-from .launchers import add_launchers
 from .script_options import run_steps
-from .starting_point import StartingPoint
 
 # DomainBed chooses hyper-parameters of small images by the data set's name; this is one of them.
 SMALL_IMAGES = "RotatedMNIST"
@@ -115,6 +115,27 @@ def patch_command_launchers(module: ModuleType, undo: ExitStack) -> None:
     add_launchers(registry)
     for name in set(registry) - before:
         undo.callback(registry.pop, name, None)
+
+
+def add_launchers(registry: MutableMapping[str, Callable], place: Any = None) -> None:
+    """Add Core-tuning's launchers to DomainBed's registry.
+
+    Args:
+        registry: to change.
+        place: where they run jobs; None reads it from the environment when they are called.
+
+    Raises:
+        UserError: the checkout has another launcher by the name of one; nothing was added.
+    """
+    ours = importlib.import_module(DOMAINBED_LAUNCHERS).launchers(place)
+    for name, launcher in ours.items():
+        present = registry.get(name, launcher)
+        if not str(getattr(present, "__module__", "")).startswith("core_tuning."):
+            raise UserError(
+                f"This checkout has a launcher '{name}' of its own, which Core-tuning's would "
+                "hide: rename that one, or use another checkout."
+            )
+    registry.update(ours)
 
 
 def patch_datasets(module: ModuleType, undo: ExitStack) -> None:

@@ -12,6 +12,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from core_tuning.errors import UserError
+from core_tuning.options import Parser
+
 from .names import DOMAINBED_STEPS
 
 # One option may have several names: add_argument("-s", "--steps").
@@ -23,34 +26,6 @@ def options_of(script: Path) -> list[str]:
     """Names of the options that a script declares, such as "--steps"."""
     text = script.read_text(encoding="utf-8", errors="replace")
     return [name for names in _DECLARATION.findall(text) for name in _NAME.findall(names)]
-
-
-def resolve(token: str, options: Iterable[str]) -> str | None:
-    """Return the option that a token such as "--ste" names: itself or its one completion."""
-    known = list(options)
-    if token in known:
-        return token
-    completions = [option for option in known if option.startswith(token)]
-    return completions[0] if len(completions) == 1 else None
-
-
-def option_values(arguments: Sequence[str], options: Iterable[str]) -> dict[str, list[str]]:
-    """Map each option that is given to its values; where it is given twice the last one counts."""
-    known = list(options)
-    found: dict[str, list[str]] = {}
-    values: list[str] = []
-    for argument in arguments:
-        if argument == "--":  # What follows are not options.
-            break
-        if not argument.startswith("--"):
-            values.append(argument)
-            continue
-        token, equals, value = argument.partition("=")
-        values = [value] if equals else []
-        option = resolve(token, known)
-        if option is not None:
-            found[option] = values
-    return found
 
 
 def run_steps(dataset: str = "") -> int:
@@ -78,13 +53,14 @@ def run_steps(dataset: str = "") -> int:
 
 def _given(program: Sequence[str], wanted: Iterable[str]) -> dict[str, str]:
     """Return the values of options in a `sys.argv`, the path of its script first."""
-    script, arguments = Path(*program[:1]), program[1:]
+    script = Path(*program[:1])
     declared = options_of(script) if script.is_file() else []
     # Of options that are declared elsewhere the abbreviations are unknown.
-    written = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    found = {}
-    for option in wanted:
-        values = option_values(arguments, declared if option in declared else written).get(option)
-        if values:
-            found[option] = values[0]
-    return found
+    # Of a program that embeds Python there is no name either, which argparse would look for.
+    parser = Parser(prog="", add_help=False, allow_abbrev=bool(set(wanted) & set(declared)))
+    for name in {*declared, *wanted}:
+        parser.add_argument(name, nargs="*", dest=name)
+    with suppress(UserError):  # The script's own parser refuses it too.
+        found = vars(parser.parse_known_args(program[1:])[0])
+        return {name: found[name][0] for name in wanted if found[name]}
+    return {}

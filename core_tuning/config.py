@@ -357,9 +357,37 @@ COMMANDS = {
         "core_tuning.algorithms.dg:main", "core_tuning.algorithms.config:DomainGeneralisation",
         "leave-one-domain-out training by DomainBed's protocol, without DomainBed",
     ),
-    "domainbed": Command(
-        "core_tuning.algorithms.domainbed_command:main", "",
-        "use Core-tuning in a DomainBed checkout: install, doctor, train, sweep, ...",
+    "domainbed install": Command(
+        "core_tuning.algorithms.checkout:main", "core_tuning.algorithms.config:Install",
+        "clone DomainBed into the cache",
+    ),
+    "domainbed doctor": Command(
+        "core_tuning.algorithms.doctor:main", "core_tuning.algorithms.config:Doctor",
+        "say what a DomainBed run needs, what is found, and what to do",
+    ),
+    "domainbed train": Command(
+        "core_tuning.algorithms.domainbed:train", "",
+        "DomainBed's train, with our names; same arguments and --workers",
+    ),
+    "domainbed sweep": Command(
+        "core_tuning.algorithms.domainbed:sweep", "",
+        "DomainBed's sweep, checked before and reported after",
+    ),
+    "domainbed collect_results": Command(
+        "core_tuning.algorithms.domainbed:collect_results", "",
+        "DomainBed's tables of a sweep's results",
+    ),
+    "domainbed list_top_hparams": Command(
+        "core_tuning.algorithms.domainbed:list_top_hparams", "",
+        "DomainBed's list of the best of a sweep",
+    ),
+    "domainbed enable": Command(
+        "core_tuning.algorithms.hook:enable_command", "core_tuning.algorithms.config:Enable",
+        "make plain DomainBed commands of this environment know our names",
+    ),
+    "domainbed disable": Command(
+        "core_tuning.algorithms.hook:disable_command", "core_tuning.algorithms.config:Disable",
+        "undo enable",
     ),
     "sweep list": Command(
         "core_tuning.sweeps.run:list_sweeps", "core_tuning.sweeps.config:List",

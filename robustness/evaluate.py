@@ -31,7 +31,7 @@ from core_tuning.training.seeds import same_random_states, seed_everything
 
 from .attack.autoattack import check_pyautoattack, collect_warnings
 from .attack.pgd import check_torchattacks
-from .attack.view import AttackView
+from .attack.view import AttackView, device_of
 from .budgets import NORMS, describe_eps, make_budget
 from .config import RobustEvaluate
 from .masking import Checked, check_masking
@@ -40,7 +40,6 @@ from .measure import (
     as_float,
     bits,
     classify,
-    device_of,
     measure,
     right_without_attack,
     strict_float32,

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 from core_tuning.training.seeds import derive_seed
 
 from .attack.pgd import check_result
-from .attack.view import AttackView
+from .attack.view import AttackView, device_of
 from .pixels import Group
 from .protocols import GRADIENT_PROTOCOLS, Protocol, Stage
 
@@ -58,12 +58,6 @@ def as_float(images: Tensor) -> Tensor:
     if images.dtype != torch.uint8:
         return images
     return transforms.to_dtype(images, torch.float32, scale=True)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return the device of a model's first tensor; the CPU if it has none."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return tensors[0].device if tensors else torch.device("cpu")
 
 
 @torch.no_grad()

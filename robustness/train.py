@@ -39,8 +39,7 @@ def adversarial(options: RobustTrain) -> Kind:
     from core_tuning.training.build import image_size
     from core_tuning.training.classify import Kind
 
-    from .adversary import Adversary
-    from .validation import evaluate_robust
+    from .adversary import Adversary, evaluate_robust
 
     budget, side = options.budget(), image_size(options)
     check_reach(budget.norm, budget.eps, 3 * side**2)

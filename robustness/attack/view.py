@@ -59,7 +59,9 @@ class AttackView(nn.Module):
         self.precision = precision
         self.channels_last = channels_last
         self.loss_scale = FIRST_LOSS_SCALE if precision == "fp16" else 1.0
-        self._count = _Count()
+        self._looked_at = 0
+        # (2,) of the gradients looked at: without use, and of these the not finite; on the device.
+        self._faults: Tensor | None = None
         self._sources: _Sources | None = None
         if any(getattr(module, "attacked_as_is", False) for module in model.modules()):
             self.channels_last = False
@@ -137,7 +139,9 @@ class AttackView(nn.Module):
             gradient = gradient / scale
         peaks = torch.linalg.vector_norm(gradient, torch.inf, dim=(1, 2, 3))  # (n,)
         finite = peaks < torch.inf  # False for nan too
-        self._count.add(peaks, finite)
+        faults = torch.stack([(~finite | (peaks == 0)).sum(), (~finite).sum()])
+        self._faults = faults if self._faults is None else self._faults + faults
+        self._looked_at += len(peaks)
         return torch.where(finite.view(-1, 1, 1, 1), gradient, 0.0).contiguous()
 
     def begin_count(self) -> None:
@@ -145,9 +149,9 @@ class AttackView(nn.Module):
 
         That waits for the device once, for fp16 alone.
         """
-        if self.precision == "fp16" and self._count.has_overflow():
+        if self.precision == "fp16" and self._faults is not None and bool(self._faults[1] > 0):
             self.loss_scale = max(1.0, self.loss_scale / 2)
-        self._count = _Count()
+        self._looked_at, self._faults = 0, None
 
     def zero_gradient_share(self) -> Tensor:
         """Share of (image, attack step) pairs without a usable gradient since `begin_count`.
@@ -156,32 +160,15 @@ class AttackView(nn.Module):
             A scalar on the device: how many gradients were exactly zero or not finite, divided by
             how many there were; 0 if there were none. Nothing waits for the device.
         """
-        if self._count.unusable is None:
-            weights = [*self.model.parameters(), *self.model.buffers()]
-            return torch.zeros((), device=weights[0].device if weights else None)
-        return self._count.unusable / max(1, self._count.total)
+        if self._faults is None:
+            return torch.zeros((), device=device_of(self.model))
+        return self._faults[0] / max(1, self._looked_at)
 
 
-class _Count:
-    """Gradients of images, and those that were zero or not finite; tensors on the device."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self.unusable: Tensor | None = None
-        self.overflown: Tensor | None = None
-
-    def add(self, peaks: Tensor, finite: Tensor) -> None:
-        """Count gradients by their largest absolute value (n,)."""
-        unusable = (~finite | (peaks == 0)).sum()
-        overflown = (~finite).any()
-        if self.unusable is not None and self.overflown is not None:
-            unusable = self.unusable + unusable
-            overflown = self.overflown | overflown
-        self.total += len(peaks)
-        self.unusable, self.overflown = unusable, overflown
-
-    def has_overflow(self) -> bool:
-        return self.overflown is not None and bool(self.overflown)
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's first tensor; the CPU if it has none."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")
 
 
 class _Sources:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from core_tuning.algorithms import import_hook, register, registration
+from core_tuning.algorithms import hook, register, registration
 from core_tuning.algorithms.names import ALGORITHMS
 from core_tuning.errors import UserError
 
 from .conftest import forget_domainbed
 
-MODULES = [name.partition(".")[2] for name in import_hook.PATCHES]
+MODULES = [name.partition(".")[2] for name in hook.PATCHES]
 # What khanrc/swad and khanrc/miro changed: packages for modules, and a random state for a seed.
 SWAD = {
     "algorithms.py": None,
@@ -102,7 +102,7 @@ def test_an_unknown_copy_stays_as_it_is(fake_domainbed, caplog, no_warnings, fil
     rewrite(fake_domainbed, files)
     plain = contents(load())
     forget_domainbed()
-    import_hook.install()
+    hook.install()
     found = load()
     assert contents(found) == plain
     assert sys.excepthook is sys.__excepthook__
@@ -120,7 +120,7 @@ def test_an_unknown_copy_stays_as_it_is(fake_domainbed, caplog, no_warnings, fil
 
 def test_swads_erm_is_the_same(fake_domainbed, caplog):
     rewrite(fake_domainbed, SWAD)
-    import_hook.install()
+    hook.install()
     found = load()
     registry = found["hparams_registry"]
     hparams = registry.random_hparams("ERM", "PACS", 3)
@@ -143,7 +143,7 @@ def test_whatever_our_patching_raises_stays_inside(
             raise kind("first line\nsecond line")
 
     monkeypatch.setattr(registration, "patch", fail)
-    import_hook.install()
+    hook.install()
     assert contents(load()) == plain
     [record] = caplog.records
     assert f"({kind.__name__}: first line)" in record.getMessage()
@@ -159,14 +159,14 @@ def test_register_patches_all_modules_or_none(fake_domainbed):
 
 def test_what_a_foreign_module_raises_is_its_own(fake_domainbed):
     rewrite(fake_domainbed, {"networks.py": "raise KeyError('theirs')\n"})
-    import_hook.install()
+    hook.install()
     with pytest.raises(KeyError, match="theirs"):
         importlib.import_module("domainbed.networks")
 
 
 def test_folders_without_init_are_imported(fake_domainbed):
     rewrite(fake_domainbed, {"networks.py": None, "networks/notes.txt": "", "__init__.py": None})
-    import_hook.install()
+    hook.install()
     found = load()
     assert found["networks"].__file__ is None
     assert "CoreTuning" in found["algorithms"].ALGORITHMS
@@ -194,17 +194,17 @@ def test_finders_of_other_tools_are_no_harm(fake_domainbed, monkeypatch, caplog,
     others = [Asking(), Old()]
     if first:
         sys.meta_path[:0] = others
-        import_hook.install()
+        hook.install()
         sys.meta_path.remove(others[1])
     else:
-        import_hook.install()
+        hook.install()
         sys.meta_path[:0] = others[:1]
     assert ["ERM", *ALGORITHMS] == load()["algorithms"].ALGORITHMS
     assert not caplog.records
 
 
 def test_a_patched_module_looks_as_without_us(fake_domainbed):
-    import_hook.install()
+    hook.install()
     spec = importlib.util.find_spec("domainbed.networks")
     assert "Featurizer" in spec.loader.get_source("domainbed.networks")
     networks = importlib.import_module("domainbed.networks")
@@ -245,7 +245,7 @@ def test_an_excepthook_of_another_tool_stays(fake_domainbed, monkeypatch):
         pass
 
     monkeypatch.setattr(sys, "excepthook", theirs)
-    import_hook.install()
+    hook.install()
     load()
     assert sys.excepthook is theirs
 

@@ -14,7 +14,7 @@ from core_tuning.algorithms.hyperparameters import (
     own_hparams,
     random_hparams,
 )
-from core_tuning.algorithms.seeds import seed_hash
+from core_tuning.algorithms.names import seed_hash
 from core_tuning.errors import UserError
 from core_tuning.methods import PAPER_GRID
 

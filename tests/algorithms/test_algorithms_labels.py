@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core_tuning.algorithms import import_hook, register
+from core_tuning.algorithms import hook, register
 from core_tuning.algorithms.folders import check_domains, count_images
 from core_tuning.cli import main
 from core_tuning.errors import UserError
@@ -139,7 +139,7 @@ def test_doctor_says_so(fake_domainbed, pacs, capsys, monkeypatch):
     assert "it lacks 'dog'" in said
 
 
-@pytest.mark.parametrize("route", [register, import_hook.install])
+@pytest.mark.parametrize("route", [register, hook.install])
 def test_plain_domainbed_refuses(fake_domainbed, tmp_path, route):
     route()
     data_set = importlib.import_module("domainbed.datasets").Pairs

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core_tuning.algorithms import launchers
+from core_tuning.algorithms.registration import add_launchers
 from core_tuning.cli import main
 from core_tuning.errors import UserError
 
@@ -113,18 +113,9 @@ def test_a_missing_package_is_refused_with_the_extra(domainbed, capsys, monkeypa
 def test_a_launcher_of_the_checkouts_own_is_not_hidden(domainbed, capsys, monkeypatch):
     monkeypatch.syspath_prepend(str(domainbed))
     monkeypatch.setitem(registry(), "core_ray", print)
-    with pytest.raises(UserError, match="a launcher 'core_ray' of its own"), \
-            launchers.offered_launchers(registry(), None):  # fmt: skip
-        pass
+    with pytest.raises(UserError, match="a launcher 'core_ray' of its own"):
+        add_launchers(registry())
     assert registry()["core_ray"] is print
-
-
-def test_what_a_waiting_launcher_left_unfinished_has_failed(tmp_path, capsys):
-    (tmp_path / "job").mkdir()
-    (tmp_path / "job" / "err.txt").write_text("10%\r20%")
-    assert launchers.report([tmp_path / "job"], "facebook") == 0
-    assert launchers.report([tmp_path / "job"], "core_slurm") == 1
-    assert f"{tmp_path / 'job'}: 20%" in capsys.readouterr().err
 
 
 def test_help_lists_them(domainbed, capsys):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from core_tuning.algorithms import CECon, CETuning, CoreTuning, import_hook, register
+from core_tuning.algorithms import CECon, CETuning, CoreTuning, hook, register
 from core_tuning.algorithms.emoji_dataset import EMOJI_ENVIRONMENTS
 from core_tuning.algorithms.names import ALGORITHMS
 from core_tuning.data.embedded import emoji_domains_folder
@@ -150,7 +150,7 @@ def test_without_steps_the_data_sets_count(fake_domainbed, monkeypatch, argv):
 
 
 def test_the_data_sets_steps_count_under_the_hook_before_it_is_imported(fake_domainbed):
-    import_hook.install()
+    hook.install()
     assert module("hparams_registry").default_hparams("CECon", "Long")["total_steps"] == 15001
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from core_tuning.algorithms.transforms import domain_transforms
+from core_tuning.algorithms.emoji_dataset import domain_transforms
 
 NORMALISE = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 

@@ -26,7 +26,7 @@ ROWS = [
     ("%00", {}, "NUL"),
     ("robust trian", {}, "the command 'robust trian': did you mean 'robust train'"),
     ("sweep rum", {}, "'rum': did you mean 'run'"),
-    ("domainbed instal", {}, "'instal' is .*did you mean 'install'"),
+    ("domainbed instal", {}, "'domainbed instal': did you mean 'domainbed install'"),
     # Names.
     *((f"finetune {SMALL} --data-dir {name}", {}, sentence) for name, sentence in (
         (LONG, "nnn.*(too long|is not|does not)"), (NUL, "NUL"), ("gone", "gone does not exist"))),

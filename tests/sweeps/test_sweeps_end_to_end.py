@@ -64,8 +64,8 @@ def check_report(place, runs):
 
 def test_options_of_domainbed_are_those_of_its_script():
     from core_tuning.algorithms.checkout import find_checkout
+    from core_tuning.algorithms.domainbed import script_path
     from core_tuning.algorithms.script_options import options_of
-    from core_tuning.algorithms.scripts import script_path
 
     try:
         root = find_checkout()

@@ -9,7 +9,7 @@ import torch
 
 from core_tuning.algorithms.algorithm import CLASSES
 from core_tuning.algorithms.hyperparameters import random_hparams
-from core_tuning.algorithms.seeds import seed_hash
+from core_tuning.algorithms.names import seed_hash
 from core_tuning.errors import UserError
 
 OPTIONS = {

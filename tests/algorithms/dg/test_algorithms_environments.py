@@ -16,7 +16,7 @@ from core_tuning.algorithms.environments import (
     split_environment,
 )
 from core_tuning.algorithms.hyperparameters import EMOJI
-from core_tuning.algorithms.seeds import seed_hash
+from core_tuning.algorithms.names import seed_hash
 from core_tuning.data.embedded import emoji_domains_folder
 from core_tuning.errors import UserError
 

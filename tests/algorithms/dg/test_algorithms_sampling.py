@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from scipy.stats import chisquare
 
-from core_tuning.algorithms.sampling import DomainBatches
+from core_tuning.algorithms.dg_run import DomainBatches
 
 LABELS = [[0, 0, 0, 1, 1, 2], [0, 1, 2, 2], [2, 2, 2, 2, 2, 2, 2, 0, 1]]
 # Indices of the domains run on from one to the next.

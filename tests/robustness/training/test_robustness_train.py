@@ -68,7 +68,7 @@ def test_accumulation_attacks_every_micro_batch(train):
 
 def test_the_model_is_selected_by_robust_accuracy(train, monkeypatch):
     """Clean accuracy falls and robust accuracy rises: the last epoch's model is kept."""
-    from core_tuning.robustness.validation import RobustEvaluation
+    from core_tuning.robustness.adversary import RobustEvaluation
     from core_tuning.training.evaluate import Evaluation
 
     robust = iter([3, 5, 4, 5])
@@ -80,7 +80,7 @@ def test_the_model_is_selected_by_robust_accuracy(train, monkeypatch):
         )
         return RobustEvaluation(clean, right, 0.0)
 
-    monkeypatch.setattr("core_tuning.robustness.validation.evaluate_robust", scripted)
+    monkeypatch.setattr("core_tuning.robustness.adversary.evaluate_robust", scripted)
     run = train("--epochs", "3")
     assert run.result["selected_step"] == run.lines[1]["step"]
     assert run.result["validation"]["robust_top1"] == 50

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from core_tuning.robustness import make_budget, perturb
-from core_tuning.robustness.validation import evaluate_robust
+from core_tuning.robustness.adversary import evaluate_robust
 from core_tuning.training.seeds import derive_seed
 
 pytest.importorskip("torchattacks")
@@ -46,7 +46,7 @@ def test_an_image_is_robust_within_its_margin():
 def test_an_error_that_the_attack_would_mend_is_no_robust_image(monkeypatch):
     """An attack may by chance make a wrong image right; that is not robustness."""
     monkeypatch.setattr(
-        "core_tuning.robustness.validation.perturb",
+        "core_tuning.robustness.adversary.perturb",
         lambda view, images, labels, budget, seed: torch.ones_like(images),
     )
     loader = brightness_loader([0.3, 0.9], [1, 1])

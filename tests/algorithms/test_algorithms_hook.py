@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from core_tuning.algorithms import enable, import_hook
+from core_tuning.algorithms import hook
 from core_tuning.cli import main
 from core_tuning.errors import UserError
 
@@ -81,15 +81,15 @@ def test_an_uninstalled_package_is_no_error(fake_domainbed, environment, run, le
 
 
 def test_the_file_is_written_into_site_packages(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(enable, "site_folder", lambda: tmp_path)
-    assert not enable.is_enabled()
+    monkeypatch.setattr(hook, "site_folder", lambda: tmp_path)
+    assert not hook.is_enabled()
     assert main(["domainbed", "enable"]) == 0
     assert str(tmp_path) in capsys.readouterr().out
-    assert enable.is_enabled()
-    text = (tmp_path / enable.FILE).read_text()
+    assert hook.is_enabled()
+    text = (tmp_path / hook.FILE).read_text()
     assert text.startswith("import ")
     assert text.count("\n") == 1
-    assert enable.disable()
+    assert hook.disable()
     assert not list(tmp_path.iterdir())
 
 
@@ -97,15 +97,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     # A file in the place of the folder, because an administrator may write everywhere.
     occupied = tmp_path / "occupied"
     occupied.write_text("")
-    monkeypatch.setattr(enable, "site_folder", lambda: occupied)
-    for function in (enable.enable, enable.disable):
+    monkeypatch.setattr(hook, "site_folder", lambda: occupied)
+    for function in (hook.enable, hook.disable):
         with pytest.raises(UserError, match=f"{occupied} cannot be written .*virtual environment"):
             function()
 
 
 def test_the_hook_patches_each_module_as_it_is_imported(fake_domainbed):
-    import_hook.install()
-    import_hook.install()
+    hook.install()
+    hook.install()
     assert [type(finder).__name__ for finder in sys.meta_path].count("_Finder") == 1
     from domainbed import algorithms, hparams_registry
 
