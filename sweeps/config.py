@@ -10,7 +10,7 @@ from pathlib import Path
 from core_tuning.errors import UserError
 from core_tuning.options import Options, option
 
-from .launch import NEEDS, Place
+from .launch import LAUNCHERS, Place
 
 
 @dataclass(kw_only=True)
@@ -80,7 +80,7 @@ class Where(Cluster):
     """where to run it"""
 
     launcher: str = option(
-        "local", "on this machine, by sbatch, or on a Ray cluster", choices=tuple(NEEDS)
+        "local", "on this machine, by sbatch, or on a Ray cluster", choices=tuple(LAUNCHERS)
     )
     workers: int | None = option(
         None, "runs at the same time", says="one a GPU, or one without a GPU; slurm: 256; ray: as "

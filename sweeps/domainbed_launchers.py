@@ -20,11 +20,11 @@ from core_tuning.errors import UserError
 from core_tuning.options import build, make_parser
 
 from .config import Jobs
-from .launch import NEEDS, Job, Place, check_installed, end, launch, sigterm_as_exit
+from .launch import LAUNCHERS, Job, Place, check_installed, end, launch, sigterm_as_exit
 from .progress import Tally
 
-# Name for DomainBed, which has a `local` of its own -> key of NEEDS.
-NAMES = {f"core_{name}": name for name in NEEDS}
+# Name for DomainBed, which has a `local` of its own -> key of LAUNCHERS.
+NAMES = {f"core_{name}": name for name in LAUNCHERS}
 VARIABLE = "CORE_TUNING_LAUNCHER"
 NOTE = f"""
 of {", ".join(NAMES)}, which are launchers beside DomainBed's:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -14,7 +15,15 @@ from . import config
 from .cost import cost_of
 from .expand import Sweep, load_sweep
 from .folder import SweepFolder, open_sweep, start_sweep, state_of
-from .launch import Job, Place, check_installed, launch, sigterm_as_exit
+from .launch import (
+    HELD,
+    HELD_SECONDS,
+    Job,
+    Place,
+    check_installed,
+    launch,
+    sigterm_as_exit,
+)
 from .plan import Run
 from .progress import Tally, duration, expected_seconds
 from .reading import parse_definition, sweep_names
@@ -79,7 +88,7 @@ def make_runs(folder: SweepFolder, ids: Sequence[str], launcher: str, place: Pla
     Args:
         folder: of the sweep.
         ids: of the runs.
-        launcher: a key of `launch.NEEDS`.
+        launcher: a key of `launch.LAUNCHERS`.
         place: where.
 
     Returns:
@@ -118,6 +127,9 @@ def _launch(folder: SweepFolder, ids: Sequence[str], launcher: str, place: Place
     runs = [folder.runs[id] for id in ids]
     with closing(launch(launcher, jobs, place, folder.is_running)) as outcomes:
         for id, outcome in outcomes:
+            # On a cluster, of a run that another process is making.
+            while outcome == HELD and folder.is_running(id):
+                time.sleep(HELD_SECONDS)
             ended.append(id)
             if folder.is_done(id):
                 seconds[id] = folder.read_progress(id)["seconds"]

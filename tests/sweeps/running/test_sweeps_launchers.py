@@ -10,7 +10,7 @@ import pytest
 from core_tuning.errors import UserError
 from core_tuning.sweeps import run as run_module
 from core_tuning.sweeps.folder import open_sweep, state_of
-from core_tuning.sweeps.launch import Job, Place, check_installed, local_shares, visible_gpus
+from core_tuning.sweeps.launch import HELD, Job, Place, check_installed, local_shares, visible_gpus
 from core_tuning.sweeps.launch_cluster import cpus_each
 from core_tuning.sweeps.locks import take
 
@@ -66,6 +66,20 @@ def test_local_takes_over_a_run_whose_holder_ends(folder, capsys, monkeypatch):
     monkeypatch.setattr(run_module.Tally, "say", let_go)
     launch("local", folder, workers=1)
     assert capsys.readouterr().err.startswith("[1/2] failed fake bad")
+
+
+def test_a_run_that_another_process_makes_is_waited_for_on_a_cluster(folder, capsys, monkeypatch):
+    monkeypatch.setattr(run_module, "launch", lambda *given: (each for each in [("ok", HELD)]))
+    lock = take(folder.lock_path("ok"))
+
+    def finish(seconds):
+        folder.run_path("ok").mkdir()
+        (folder.run_path("ok") / "done").write_text("")
+        os.close(lock)
+
+    monkeypatch.setattr("time.sleep", finish)
+    assert run_module.make_runs(folder, ["ok"], "slurm", Place()) == 0
+    assert "[1/1] done fake ok (ok)" in capsys.readouterr().err
 
 
 def test_gpus_are_dealt_out_and_cores_divided(monkeypatch):
