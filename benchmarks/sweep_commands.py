@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from core_tuning.sweeps.definition import load_sweep
+from core_tuning.sweeps.expand import load_sweep
 from core_tuning.sweeps.folder import start_sweep
 
 LIMIT_SECONDS = {"status": 1.0, "report": 10.0}
@@ -36,7 +36,7 @@ def finish_runs(path: Path, name: str, count: int) -> None:
         done = folder.run_path(id) / run.done
         done.parent.mkdir(parents=True)
         done.write_text(json.dumps(result, indent=2))
-        progress = {"attempts": 1, "seconds": 60.0, "steps": 1}
+        progress = {"attempts": 1, "seconds": 60.0, "stages": 1}
         folder.progress_path(id).write_text(json.dumps(progress))
 
 

@@ -105,6 +105,8 @@ RANGES = {
     "eps_warmup": _NON_NEGATIVE,
     "memory": Range(0, 1e6),
     "tflops": _POSITIVE,
+    "price": _NON_NEGATIVE,
+    "every": _POSITIVE,
     "seed": _SEED,
     "seeds": _SEED,
     "hparams_seed": _SEED,

@@ -389,9 +389,25 @@ COMMANDS = {
         "core_tuning.algorithms.hook:disable_command", "core_tuning.algorithms.config:Disable",
         "undo enable",
     ),
-    "sweep": Command(
-        "core_tuning.sweeps.command:main", "",
-        "the runs behind a table of the paper: list, run, status, retry, report",
+    "sweep list": Command(
+        "core_tuning.sweeps.run:list_sweeps", "core_tuning.sweeps.config:List",
+        "the sweeps that can be run",
+    ),
+    "sweep run": Command(
+        "core_tuning.sweeps.run:main", "core_tuning.sweeps.config:Run",
+        "make the runs of a sweep, or go on with them; --dry-run only shows them",
+    ),
+    "sweep status": Command(
+        "core_tuning.sweeps.status:main", "core_tuning.sweeps.config:Status",
+        "what is done, running, failed and left",
+    ),
+    "sweep retry": Command(
+        "core_tuning.sweeps.run:retry", "core_tuning.sweeps.config:Retry",
+        "make failed runs again",
+    ),
+    "sweep report": Command(
+        "core_tuning.sweeps.reporting.report:main", "core_tuning.sweeps.config:Report",
+        "tables and a page of what is finished, beside the paper's",
     ),
     "inspect": Command(
         "core_tuning.inspect_checkpoint:main", "core_tuning.inspect_checkpoint:Inspect",

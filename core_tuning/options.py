@@ -204,7 +204,11 @@ def given_options(prog: str, cls: type[Options], argv: Sequence[str]) -> dict[st
     if (prog, cls) not in _PARSERS:
         _PARSERS[prog, cls] = make_parser(prog, cls)
     parser = _PARSERS[prog, cls]
-    given = vars(parser.parse_args([_hyphens(argument) for argument in argv]))
+    arguments = [_hyphens(argument) for argument in argv]
+    # Of several values without a flag, some may stand behind options.
+    several = any(each.is_list and each.metadata["positional"] for each in declared(cls))
+    read = parser.parse_intermixed_args if several else parser.parse_args
+    given = vars(read(arguments))
     for each in declared(cls):
         # Here, because argparse would hide what is wrong with it.
         if each.kind is dict and each.name in given:
@@ -296,7 +300,7 @@ def check_name(name: str, known: Iterable[str], what: str, *, why: str = "") -> 
     )
 
 
-def make_parser(prog: str, cls: type[Options]) -> Parser:
+def make_parser(prog: str, cls: type[Options], *, add_help: bool = True) -> Parser:
     """The parser of a command's options; what is not given is not in its namespace."""
     doc, _, epilog = (cls.__doc__ or "").partition("Example: ")
     parser = Parser(
@@ -305,13 +309,18 @@ def make_parser(prog: str, cls: type[Options]) -> Parser:
         description=doc.strip(),
         epilog=f"Example: {epilog.strip()}" if epilog else None,
         allow_abbrev=False,
+        add_help=add_help,
         argument_default=argparse.SUPPRESS,
     )
     # No flag begins with a digit: "-8/255" and "-1e3" are values, wrong as they may be.
     parser._negative_number_matcher = re.compile(r"-\.?\d")
     groups: dict[str, argparse._ArgumentGroup] = {}
     positionals = []
-    for option in declared(cls):
+    fields = [field.name for field in dataclasses.fields(cls)]
+    # What is given without a flag is read in the order of the fields, those of bases first.
+    first = [option for option in declared(cls) if option.metadata["positional"]]
+    first.sort(key=lambda option: fields.index(option.name))
+    for option in [*first, *(each for each in declared(cls) if each not in first)]:
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
         _add(groups[option.group], option)

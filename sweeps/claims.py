@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from core_tuning.errors import UserError
 from core_tuning.options import check_name
 from core_tuning.selection import RULES
 
-from .arguments import canonical
 from .checking import check_keys, typed
-
-if TYPE_CHECKING:
-    from .reading import Part
+from .plan import Part, canonical
 
 FINDING = "finding"
 ACCURACY = "accuracy"

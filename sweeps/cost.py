@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from core_tuning.errors import UserError
 from core_tuning.presets import preset
 
-if TYPE_CHECKING:
-    from .definition import Run
-    from .reading import Part
+from .paper import read_table
+from .plan import DOMAINBED, Run, Stage
 
 Options = Mapping[str, Any]
 # GFLOP of a forward pass of one image (two for a multiplication and addition), and at how many
@@ -26,6 +24,9 @@ _GFLOP = {
     "small_resnet_2x": (0.157, 48),
 }
 _SIZES = {"cifar10": 256, "cifar100": 256, "aircraft": 256, "emoji_domains": 48, "EmojiDomains": 32}
+# Of `finetune`, and of the commands that leave a domain out.
+_EMBEDDED = ("emoji_domains", "EmojiDomains")
+_LEAVING_OUT = ("dg", DOMAINBED)
 _EMOJI = {"train": 2463, "test": 821}
 _EMOJI_DOMAINS = (4, 3284)
 _TRAIN = 3  # forward passes that a step on an image is worth
@@ -38,18 +39,16 @@ _ATTACK = {"fgsm": 3, "pgd10": 21, "pgd50x10": 1010, "square": 5000, "autoattack
 _MASKING, _MASKING_IMAGES = 2000, 200
 
 
-def forwards(part: Part, options: Options, evaluate: Options) -> float | None:
+def forwards(stages: Sequence[Stage]) -> float | None:
     """Forward passes of one image that a run costs; None for a data set of unknown size."""
-    if part.command in ("dg", "domainbed"):
-        return _domains(options)
-    sizes = _images(str(options.get("dataset", "emoji_domains")))
+    train = stages[0]
+    if train.command in _LEAVING_OUT:
+        return _domains(train.options)
+    sizes = _images(str(train.options.get("dataset", "emoji_domains")))
     if sizes is None:
         return None
-    adversarial = part.command == "robust" and part.adversarial
-    total = _training(options, sizes, adversarial)
-    if part.command == "robust":
-        total += _evaluation(evaluate, sizes["test"])
-    return total
+    total = _training(train.options, sizes, train.command == "robust train")
+    return total + sum(_evaluation(stage.options, sizes["test"]) for stage in stages[1:])
 
 
 def _training(options: Options, sizes: Mapping[str, int], adversarial: bool) -> float:
@@ -108,8 +107,6 @@ def _number(options: Options, name: str, default: float | None = None) -> float:
 
 
 def _images(dataset: str) -> Mapping[str, int] | None:
-    from .paper import read_table
-
     if dataset == "emoji_domains":
         return _EMOJI
     name = "flowers" if dataset == "flowers_kaggle" else dataset
@@ -119,8 +116,6 @@ def _images(dataset: str) -> Mapping[str, int] | None:
 
 def _samples(dataset: str) -> tuple[int, int] | None:
     """Number of domains and of images of a data set for domain generalisation."""
-    from .paper import read_table
-
     if dataset == "EmojiDomains":
         return _EMOJI_DOMAINS
     names = {"PACS": "pacs", "VLCS": "vlcs", "OfficeHome": "office_home"}
@@ -148,26 +143,15 @@ def cost_of(runs: list[Run]) -> Cost:
 
 def flop(run: Run) -> float | None:
     """Floating-point operations of a run; None if its data set's or encoder's are unknown."""
-    given = _flags(run.steps[0])
-    hparams = json.loads(given.get("--hparams", "{}"))
-    is_dg = run.steps[0][0] in ("dg", "domainbed")
-    dataset = given.get("--dataset", "EmojiDomains" if is_dg else "emoji_domains")
-    pretrained = hparams.get("checkpoint") or given.get("--pretrained")
-    is_emoji = dataset in ("EmojiDomains", "emoji_domains")
-    is_small = pretrained == "embedded" or (is_emoji and pretrained is None)
-    encoder = hparams.get("encoder") or given.get("--encoder")
+    stage = run.stages[0]
+    given, hparams = stage.options, stage.options.get("hparams", {})
+    dataset = given.get("dataset", _EMBEDDED[stage.command in _LEAVING_OUT])
+    pretrained = hparams.get("checkpoint") or given.get("pretrained")
+    is_small = pretrained == "embedded" or (dataset in _EMBEDDED and pretrained is None)
+    encoder = hparams.get("encoder") or given.get("encoder")
     encoder = encoder or ("small_resnet" if is_small else "resnet50")
     if run.forwards is None or encoder not in _GFLOP:
         return None
     gflop, pixels = _GFLOP[encoder]
-    size = _number(given, "--image-size", _SIZES.get(dataset, 224))
+    size = _number(given, "image_size", _SIZES.get(dataset, 224))
     return run.forwards * gflop * 1e9 * (size / pixels) ** 2
-
-
-def _flags(arguments: tuple[str, ...]) -> dict[str, str]:
-    """First value of each option; a flag without one is its own."""
-    values = {}
-    for name, value in zip(arguments, (*arguments[1:], ""), strict=True):
-        if name.startswith("--"):
-            values[name.replace("_", "-")] = value
-    return values

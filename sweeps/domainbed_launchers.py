@@ -1,24 +1,27 @@
 """Our launchers for DomainBed's own sweeps, whose launchers take a list of a shell's commands.
 
-All of them return when their jobs have ended.
+All of them return when their jobs have ended. Each command runs below `python -m` of this module,
+which ends whatever the shell has started when it is ended itself, or when the launcher is gone.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from core_tuning.errors import UserError
-from core_tuning.options import Parser
+from core_tuning.options import build, make_parser
 
-from .commands import read_command
-from .launchers import LAUNCHERS, check_installed
-from .options import add_cluster, slurm_parameters
-from .places import Place
-from .processes import sigterm_as_exit
+from .config import Jobs
+from .launch import LAUNCHERS, Job, Place, check_installed, end, launch, sigterm_as_exit
+from .progress import Tally
 
 # Name for DomainBed, which has a `local` of its own -> key of LAUNCHERS.
 NAMES = {f"core_{name}": name for name in LAUNCHERS}
@@ -30,6 +33,9 @@ of {", ".join(NAMES)}, which are launchers beside DomainBed's:
   --ray-address ADDRESS  of a Ray cluster to join (default: Ray starts on this machine)
 They can stand in ${VARIABLE} too, as on a command line.
 """
+_OUTPUT = "--output_dir"
+# Of this machine's variables, those that decide what a command does, wherever it runs.
+_OURS = "CORE_TUNING_"
 
 
 def take_place(arguments: Sequence[str] = ()) -> tuple[Place, list[str]]:
@@ -41,9 +47,7 @@ def take_place(arguments: Sequence[str] = ()) -> tuple[Place, list[str]]:
     Raises:
         UserError: one is out of range, or the variable holds something else.
     """
-    parser = Parser(prog="core-tuning domainbed sweep", add_help=False, allow_abbrev=False)
-    parser.add_argument("--jobs", type=int)
-    add_cluster(parser)
+    parser = make_parser("core-tuning domainbed sweep", Jobs, add_help=False)
     try:
         options = parser.parse_args(shlex.split(os.environ.get(VARIABLE, "")))
     except (UserError, ValueError) as error:
@@ -52,9 +56,8 @@ def take_place(arguments: Sequence[str] = ()) -> tuple[Place, list[str]]:
             f"{', '.join(NAMES)}, such as '--jobs 4'."
         ) from error
     options, rest = parser.parse_known_args(arguments, options)
-    if options.jobs is not None and options.jobs < 1:
-        raise UserError(f"--jobs is {options.jobs}: expected at least 1.")
-    return Place(options.jobs, slurm_parameters(options.slurm), options.ray_address), rest
+    jobs = build(Jobs, vars(options))
+    return Place(jobs.jobs, jobs.parameters, jobs.ray_address), rest
 
 
 def check(launcher: str, place: Place) -> None:
@@ -77,10 +80,10 @@ def check(launcher: str, place: Place) -> None:
         return
     check_installed(NAMES[launcher])
     if NAMES[launcher] == "slurm":
-        from .launch_slurm import make_executor
+        from .launch_cluster import make_executor
 
         with tempfile.TemporaryDirectory() as folder:
-            make_executor(Path(folder), "check", place)
+            make_executor(replace(place, output=folder))
 
 
 def launchers(place: Place | None = None) -> dict[str, Callable[[Sequence[str]], None]]:
@@ -93,13 +96,52 @@ def launchers(place: Place | None = None) -> dict[str, Callable[[Sequence[str]],
 
 
 def _launcher(name: str, place: Place | None) -> Callable[[Sequence[str]], None]:
-    def launch(texts: Sequence[str]) -> None:
+    def call(texts: Sequence[str]) -> None:
         chosen = take_place()[0] if place is None else place
         check_installed(NAMES[name])
-        commands = [read_command(text) for text in texts]
+        jobs = [job_of(text) for text in texts]
         # A sweep that is finished launches none.
-        if commands:
-            with sigterm_as_exit():
-                LAUNCHERS[NAMES[name]].run(commands, chosen)
+        if not jobs:
+            return
+        sweep = Path(jobs[0].id).resolve().parent
+        chosen = replace(chosen, name=sweep.name, output=str(sweep / "slurm"))
+        tally = Tally(len(jobs))
+        with sigterm_as_exit(), closing(launch(NAMES[name], jobs, chosen, lambda id: False)) as all:
+            for id, code in all:
+                how = "is done" if code == 0 else f"ended with exit code {code}"
+                tally.say(f"the job of {id} {how if isinstance(code, int) else f'is lost: {code}'}")
 
-    return launch
+    return call
+
+
+def job_of(text: str) -> Job:
+    """Return the job of a command of DomainBed's sweep, to be run in the working folder.
+
+    Raises:
+        UserError: it does not say where it writes.
+    """
+    words = shlex.split(text)
+    if _OUTPUT not in words[:-1]:
+        raise UserError(
+            f"The command '{text}' names no {_OUTPUT}: expected one of DomainBed's sweep, for "
+            "others use DomainBed's own launchers."
+        )
+    ours = tuple(each for each in os.environ.items() if each[0].startswith(_OURS))
+    output = words[words.index(_OUTPUT) + 1]
+    return Job(output, __name__, (text,), folder=str(Path.cwd()), environment=ours)
+
+
+def main(text: str) -> int:
+    """Run a shell's command and all that it starts; return its exit code, as a shell would."""
+    with sigterm_as_exit():
+        # A group of its own, which is ended as a whole.
+        process = subprocess.Popen(text, shell=True, start_new_session=True)
+        try:
+            code = process.wait()
+        finally:
+            end(process)
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Expands a part of a definition: its small setting, its cells, and the run of a cell and seed."""
+"""Expands a definition into runs: a part's small setting, its cells, the run of a cell and seed."""
 
 from __future__ import annotations
 
@@ -7,30 +7,107 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from core_tuning.errors import UserError
 from core_tuning.options import check_name
 
-from .arguments import (
+from .checking import check_seeds, check_value
+from .cost import forwards
+from .paper import PART, Cell, cell_names, paper_cells
+from .plan import (
+    EVALUATE,
     NOT_IDENTITY,
+    Choice,
+    Part,
+    Run,
+    Stage,
     canonical,
-    check_options,
-    done_file,
-    evaluate_options,
     known_options,
     lacks,
-    steps_of,
+    training_command,
 )
-from .checking import check_value
-from .cost import forwards
-from .definition import Run
-from .reading import PART, Choice, Part
+from .reading import read_definition
 
-# A choice of each axis, in the order of the axes.
-Cell = dict[str, Choice]
 # Options that take several values, which --set separates by commas.
 _LISTS = ("attacks", "test_envs", "eps_warmup")
+# More than anyone has made; a product of axes grows fast.
+MOST_RUNS = 100_000
+
+
+class Sweep(NamedTuple):
+    """The runs of a definition.
+
+    Attributes:
+        name: of the definition.
+        title: a line about it.
+        paper: what the paper prints for each cell, see `paper_cells`.
+        runs: in the order in which they are worth having: seed by seed.
+        definition: text of the file.
+    """
+
+    name: str
+    title: str
+    paper: list[dict[str, Any]]
+    runs: tuple[Run, ...]
+    definition: str
+
+
+def load_sweep(
+    name: str,
+    *,
+    seeds: list[int] | None = None,
+    small: bool = False,
+    settings: Mapping[str, str] | None = None,
+    only: Mapping[str, list[str]] | None = None,
+) -> Sweep:
+    """Expand a definition into runs.
+
+    Args:
+        name: one of `sweep_names`, or the path of a user's .toml file.
+        seeds: in place of the definition's.
+        small: take the definition's small setting.
+        settings: options of the runs by name, "evaluate.NAME" and "hparams.NAME" among them.
+        only: keep the cells with one of these values of an axis.
+
+    Raises:
+        UserError: no such definition, axis, value or option, a command would refuse a run, or two
+            cells are the same run.
+    """
+    definition = read_definition(name)
+    if seeds is not None:
+        check_seeds(seeds, "--seeds")
+    parts = definition.parts
+    if small:
+        parts = select_small(parts, definition.name)
+    settings, only = settings or {}, only or {}
+    check_settings(settings, parts)
+    check_only(only, parts)
+    count = count_runs(parts, only, seeds)
+    if count > MOST_RUNS:
+        raise UserError(
+            f"{definition.name} stands for {count:,} runs: expected at most {MOST_RUNS:,}; keep "
+            "some of them by --only, or change a copy of the definition."
+        )
+    runs: dict[str, Run] = {}
+    paper: list[dict[str, Any]] = []
+    for part in parts:
+        cells = cells_of(part, only)
+        paper += paper_cells(part, cells, definition.name)
+        stages = [_checked(part, cell, settings) for cell in cells]
+        for seed in part.seeds if seeds is None else seeds:
+            for cell, own in zip(cells, stages, strict=True):
+                run = _run(part, cell, own, seed)
+                if run.id in runs:
+                    raise UserError(
+                        f"'{runs[run.id].title}' and '{run.title}' of {definition.name} are the "
+                        "same run: leave one of the two out of the definition."
+                    )
+                runs[run.id] = run
+    if not runs:
+        raise UserError(f"--only leaves no run of {definition.name}: give fewer of its keys.")
+    ordered = tuple(sorted(runs.values(), key=lambda run: run.seed))
+    return Sweep(definition.name, definition.title, paper, ordered, definition.text)
 
 
 def select_small(parts: list[Part], name: str) -> list[Part]:
@@ -97,12 +174,6 @@ def _kept(part: Part, only: Mapping[str, list[str]]) -> list[list[Choice]]:
     ]
 
 
-def cell_names(part: Part, cell: Cell) -> dict[str, str]:
-    """What a run's `cell` holds: part, row and axes by name."""
-    first = {PART: part.name} if part.name else {}
-    return {**first, **{axis: choice.name for axis, choice in cell.items()}}
-
-
 def check_settings(settings: Mapping[str, str], parts: list[Part]) -> None:
     """Raise a UserError where no run takes an option of --set, or an axis decides about it."""
     known = dict.fromkeys(itertools.chain.from_iterable(_settable(part) for part in parts))
@@ -122,9 +193,9 @@ def check_settings(settings: Mapping[str, str], parts: list[Part]) -> None:
 
 
 def _settable(part: Part) -> Iterable[str]:
-    yield from known_options(part.command, adversarial=part.adversarial)
+    yield from known_options(training_command(part.command, adversarial=part.adversarial))
     if part.command == "robust":
-        yield from (f"evaluate.{name}" for name in evaluate_options())
+        yield from (f"evaluate.{name}" for name in known_options(EVALUATE))
 
 
 def _flat(options: Mapping[str, Any]) -> set[str]:
@@ -135,42 +206,35 @@ def _flat(options: Mapping[str, Any]) -> set[str]:
     return names
 
 
-def check_cells(part: Part, cells: Iterable[Cell], settings: Mapping[str, str]) -> None:
-    """Raise a UserError where a command would refuse the run of a cell."""
-    for cell in cells:
-        options, _ = _options_of(part, cell, settings)
-        try:
-            check_options(part.command, options, adversarial=part.adversarial)
-        except UserError as error:
-            names = ", ".join(_shown(*each) for each in cell.items()) or part.name or "a run"
-            raise UserError(f"{names}: {error}") from None
+def _checked(part: Part, cell: Cell, settings: Mapping[str, str]) -> tuple[Stage, ...]:
+    """The stages of a cell's runs; raises a UserError where a command would refuse one."""
+    stages = _stages(part, cell, settings)
+    try:
+        stages[0].check()
+    except UserError as error:
+        names = ", ".join(_shown(*each) for each in cell.items()) or part.name or "a run"
+        raise UserError(f"{names}: {error}") from None
+    return stages
 
 
-def run_of(part: Part, cell: Cell, seed: int, settings: Mapping[str, str]) -> Run:
-    """The run of a cell and a seed."""
-    options, evaluate = _options_of(part, cell, settings)
-    seed_text = f"seed {seed}"
+def _run(part: Part, cell: Cell, stages: tuple[Stage, ...], seed: int) -> Run:
     prefix = f"{part.name}: " if part.name else ""
-    title = prefix + ", ".join([*(_shown(*each) for each in cell.items()), seed_text])
     return Run(
-        id=_identity(part, options, evaluate, seed),
-        title=title,
+        id=_identity(stages, seed),
+        title=prefix + ", ".join([*(_shown(*each) for each in cell.items()), f"seed {seed}"]),
         cell=cell_names(part, cell),
         seed=seed,
-        steps=steps_of(part.command, options, evaluate, seed, adversarial=part.adversarial),
-        done=done_file(part.command),
-        forwards=forwards(part, options, evaluate),
+        stages=stages,
+        forwards=forwards(stages),
     )
 
 
-def _options_of(
-    part: Part, cell: Cell, settings: Mapping[str, str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of a cell's training, and of its evaluation."""
+def _stages(part: Part, cell: Cell, settings: Mapping[str, str]) -> tuple[Stage, ...]:
     options, evaluate = dict(part.options), dict(part.evaluate)
     for choice in cell.values():
         options = _merged(options, choice.options)
-    known = known_options(part.command, adversarial=part.adversarial)
+    command = training_command(part.command, adversarial=part.adversarial)
+    known = known_options(command)
     for key, text in settings.items():
         outer, _, inner = key.rpartition(".")
         if outer == "evaluate" and part.command == "robust":
@@ -186,9 +250,11 @@ def _options_of(
         for name, value in options.items()
         if name in chosen or part.command == "domainbed" or not lacks(options, name)
     }
-    if part.command == "robust":
-        evaluate = {**evaluate, **_budgets(part, options)}
-    return options, evaluate
+    train = Stage(command, options)
+    if part.command != "robust":
+        return (train,)
+    place = {name: value for name, value in options.items() if name in ("data_dir", "download")}
+    return train, Stage(EVALUATE, {**place, **evaluate, **_budgets(part, options)})
 
 
 def _shown(axis: str, choice: Choice) -> str:
@@ -237,19 +303,14 @@ def _budgets(part: Part, options: Mapping[str, Any]) -> dict[str, list[str]]:
     return {"norm": list(budgets), **budgets}
 
 
-def _identity(
-    part: Part, options: Mapping[str, Any], evaluate: Mapping[str, Any], seed: int
-) -> str:
+def _identity(stages: tuple[Stage, ...], seed: int) -> str:
     """Hash what decides about the result; stable across processes and versions of Python."""
-    free = NOT_IDENTITY
-    if options.get("dataset") == "folder":
-        # There the folder is the data set.
-        free = free - {"data_dir"}
-    content = {
-        "command": [part.command, canonical(part.adversarial)],
-        "options": {name: canonical(each) for name, each in options.items() if name not in free},
-        "evaluate": {name: canonical(each) for name, each in evaluate.items() if name not in free},
-        "seed": seed,
-    }
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    # Of a folder of images, the folder is the data set.
+    folder = {"data_dir"} if stages[0].options.get("dataset") == "folder" else set()
+    free = NOT_IDENTITY - folder
+    content = [
+        [stage.command, {k: canonical(each) for k, each in stage.options.items() if k not in free}]
+        for stage in stages
+    ]
+    text = json.dumps([content, seed], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

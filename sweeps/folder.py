@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from core_tuning.errors import UserError
 from core_tuning.files import field, read_json, write_atomically
 
-from .definition import Run, Sweep
+from .expand import Sweep
 from .locks import is_held, take
+from .plan import FOLDER, Run, Stage
 from .reading import what_it_runs
 
 # Of the lock of the folder as a whole; no run has a dot in its id.
@@ -54,7 +55,7 @@ class SweepFolder:
     Attributes:
         runs: by id.
         environment: versions and the command line of who started or extended the sweep last.
-        command: what is put before a step's arguments; None for this Python's `-m core_tuning`.
+        command: what is put before a stage's arguments; None for this Python's `-m core_tuning`.
     """
 
     def __init__(self, path: Path, contents: dict[str, Any]) -> None:
@@ -83,7 +84,7 @@ class SweepFolder:
         return self.path / "failures" / f"{id}.json"
 
     def progress_path(self, id: str) -> Path:
-        """Attempts, seconds and finished steps of a run."""
+        """Attempts, seconds and finished stages of a run."""
         return self.path / "progress" / f"{id}.json"
 
     def is_done(self, id: str) -> bool:
@@ -105,9 +106,9 @@ class SweepFolder:
         return failure["last_line"] if failure else ""
 
     def read_progress(self, id: str) -> dict[str, Any]:
-        """{"attempts", "seconds" of those whose end was seen, finished "steps"} of a run."""
+        """{"attempts", "seconds" of those whose end was seen, finished "stages"} of a run."""
         found = _read_if_there(str(self.progress_path(id)), _PROGRESS)
-        return {"attempts": 0, "seconds": 0.0, "steps": 0, **(found or {})}
+        return {"attempts": 0, "seconds": 0.0, "stages": 0, **(found or {})}
 
 
 def start_sweep(path: Path, sweep: Sweep, command: list[str] | None = None) -> SweepFolder:
@@ -136,7 +137,7 @@ def start_sweep(path: Path, sweep: Sweep, command: list[str] | None = None) -> S
                 "title": sweep.title,
                 "definition": sweep.definition,
                 "command": command,
-                "runs": [run._asdict() for run in runs.values()],
+                "runs": [_contents(run) for run in runs.values()],
                 "environment": _environment(),
             }
             write_atomically(_file(path), (json.dumps(contents, indent=1) + "\n").encode())
@@ -168,11 +169,6 @@ def open_sweep(path: Path) -> SweepFolder:
             f"{_file(path)} is damaged ({error!r}): expected what 'core-tuning sweep run' writes; "
             "name another folder with --output."
         ) from error
-
-
-def read_state(folder: Path) -> State:
-    """Say what became of each run of the sweep in `folder`; raises what `open_sweep` raises."""
-    return state_of(open_sweep(folder))
 
 
 def state_of(folder: SweepFolder, ids: Iterable[str] | None = None) -> State:
@@ -216,9 +212,13 @@ def _read_if_there(path: str, kinds: Mapping[str, Any]) -> dict[str, Any] | None
     return contents
 
 
+def _contents(run: Run) -> dict[str, Any]:
+    return {**run._asdict(), "stages": [stage._asdict() for stage in run.stages]}
+
+
 def _run_from(contents: dict[str, Any]) -> Run:
-    steps = tuple(tuple(step) for step in contents["steps"])
-    return Run(**{**contents, "steps": steps})
+    stages = tuple(Stage(**stage) for stage in contents["stages"])
+    return Run(**{**contents, "stages": stages})
 
 
 def _check_place(path: Path) -> None:
@@ -279,7 +279,7 @@ def _cell(run: Run) -> tuple[Any, ...]:
 
 
 def _words(run: Run) -> str:
-    return "; ".join(" ".join(step) for step in run.steps)
+    return "; ".join(" ".join(argv) for argv in run.argvs(FOLDER))
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """One run of a sweep, as `python -m core_tuning.sweeps.job FOLDER ID`: what launchers start.
 
-This process holds the run's lock while its steps run as children; they inherit the lock and die
+This process holds the run's lock while its stages run as children; they inherit the lock and die
 with it. It ends with `DONE`, `FAILED`, `HELD` or `INTERRUPTED`.
 """
 
@@ -21,11 +21,12 @@ from core_tuning.options import Parser
 from core_tuning.stopping import die_with_parent
 
 from .folder import SweepFolder, open_sweep
+from .launch import HELD, INTERRUPTED, end, sigterm_as_exit
 from .locks import take
-from .processes import end, sigterm_as_exit
+from .plan import DOMAINBED, Stage
 
-DONE, FAILED, HELD, INTERRUPTED = 0, 3, 4, 143
-# Of a step that was told to end, by SIGTERM or Ctrl-C: it has saved, and goes on another time.
+DONE, FAILED = 0, 3
+# Of a stage that was told to end, by SIGTERM or Ctrl-C: it has saved, and goes on another time.
 _TOLD_TO_END = (143, 130, -signal.SIGTERM, -signal.SIGINT)
 _TAIL_BYTES = 16384
 
@@ -42,36 +43,6 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"core-tuning: error: {error}", file=sys.stderr)
         return 2
-
-
-def start_job(folder: Path, id: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start `main` as a process that ends its run when this thread's process is gone.
-
-    Args:
-        folder: the sweep's.
-        id: of the run.
-        environment: variables to set besides this process's.
-    """
-    with (folder / "logs" / f"{id}.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "core_tuning.sweeps.job", str(folder), id],
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            # A terminal's Ctrl-C is for the sweep, which then ends its jobs.
-            start_new_session=True,
-            preexec_fn=die_with_parent(signal.SIGTERM),
-        )
-
-
-def run_and_wait(folder: str, id: str) -> int:
-    """`start_job` and wait for it: what the processes of Slurm and Ray call."""
-    process = start_job(Path(folder), id, {})
-    try:
-        return process.wait()
-    finally:
-        end(process)
 
 
 def run_job(path: Path, id: str) -> int:
@@ -100,37 +71,37 @@ def _attempt(folder: SweepFolder, id: str, lock: int) -> int:
     run = folder.runs[id]
     progress = folder.read_progress(id)
     if not folder.run_path(id).exists():
-        progress["steps"] = 0
+        progress["stages"] = 0
     progress["attempts"] += 1
     _write(folder.progress_path(id), progress)
     before, started = progress["seconds"], time.monotonic()
     try:
-        while progress["steps"] < len(run.steps):
-            step = run.steps[progress["steps"]]
-            code = _run_step(folder, id, step, lock)
+        while progress["stages"] < len(run.stages):
+            stage = run.stages[progress["stages"]]
+            code = _run_stage(folder, id, stage, lock)
             progress["seconds"] = before + time.monotonic() - started
             if code in _TOLD_TO_END:
                 return INTERRUPTED
             if code:
                 return _fail(folder, id, code, progress["attempts"], time.monotonic() - started)
-            progress["steps"] += 1
+            progress["stages"] += 1
             _write(folder.progress_path(id), progress)
         if folder.is_done(id):
             return DONE
-        # Begun anew on retry: one of the steps did not do what it should.
-        progress["steps"] = 0
+        # Begun anew on retry: one of the stages did not do what it should.
+        progress["stages"] = 0
         return _fail(folder, id, 0, progress["attempts"], time.monotonic() - started)
     finally:
         progress["seconds"] = before + time.monotonic() - started
         _write(folder.progress_path(id), progress)
 
 
-def _run_step(folder: SweepFolder, id: str, step: tuple[str, ...], lock: int) -> int:
-    if step[0] == "domainbed" and folder.run_path(id).exists():
+def _run_stage(folder: SweepFolder, id: str, stage: Stage, lock: int) -> int:
+    if stage.command == DOMAINBED and folder.run_path(id).exists():
         # It cannot resume, and would write its results behind those of the attempt before.
         shutil.rmtree(folder.run_path(id))
     prefix = folder.command or [sys.executable, "-m", "core_tuning"]
-    words = [word.replace("{folder}", str(folder.run_path(id))) for word in step]
+    words = stage.argv(str(folder.run_path(id)), folder.runs[id].seed)
     with folder.log_path(id).open("ab") as log:
         log.write(f"$ {' '.join([*prefix, *words])}\n".encode())
         log.flush()
@@ -177,7 +148,7 @@ def last_line(log: Path) -> str:
     # A progress bar overwrites its line.
     lines = [line.split("\r")[-1].strip() for line in text.split("\n")]
     for line in reversed(lines):
-        # What stands above is an earlier attempt's or step's.
+        # What stands above is an earlier attempt's or stage's.
         if line.startswith("$ "):
             return ""
         if line:

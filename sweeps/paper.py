@@ -10,8 +10,17 @@ from typing import Any
 from core_tuning.errors import UserError
 from core_tuning.options import check_name
 
-from .expand import Cell, cell_names
-from .reading import Part
+from .plan import Choice, Part
+
+# A choice of each axis, in the order of the axes.
+Cell = dict[str, Choice]
+PART = "part"
+
+
+def cell_names(part: Part, cell: Cell) -> dict[str, str]:
+    """What a run's `cell` holds: part, row and axes by name."""
+    first = {PART: part.name} if part.name else {}
+    return {**first, **{axis: choice.name for axis, choice in cell.items()}}
 
 
 def paper_cells(part: Part, cells: list[Cell], name: str) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from core_tuning.errors import UserError
 from core_tuning.files import require_file
 from core_tuning.options import check_name
 
-from .arguments import COMMANDS, canonical, evaluate_options, known_options
 from .checking import (
     check_distinct,
     check_keys,
@@ -22,6 +21,8 @@ from .checking import (
     typed,
 )
 from .claims import FINDING, Claim, read_claims
+from .paper import PART
+from .plan import EVALUATE, KINDS, Choice, Part, canonical, known_options, training_command
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,7 +30,6 @@ else:
     import tomli as tomllib
 
 ROW = "row"
-PART = "part"
 _PART_KEYS = (
     "command", "adversarial", "seeds", "options", "rows", "axes", "grid", "evaluate", "measures",
     "paper", "small",
@@ -40,50 +40,6 @@ _SMALL_KEYS = ("seeds", "options", "evaluate", "only")
 _PAPER_KEYS = ("table", "value", "where")
 _MACHINE_KEYS = ("unit", "tflops")
 _MEASURE_KEYS = ("norm", "eps")
-
-
-class Choice(NamedTuple):
-    """A value of an axis.
-
-    Attributes:
-        name: that tables show.
-        options: that it gives the command.
-        paper: columns of the paper's table that it fixes; None where the paper has no such number.
-    """
-
-    name: str
-    options: dict[str, Any]
-    paper: dict[str, str] | None
-
-
-class Part(NamedTuple):
-    """Runs of one command: every combination of the choices of its axes.
-
-    Attributes:
-        name: "" where the definition has a single part.
-        command: one of `arguments.COMMANDS`.
-        adversarial: whether "robust" trains adversarially, or plainly and only measures.
-        seeds: of the runs.
-        options: of every run's training.
-        evaluate: options of `robust evaluate`.
-        measures: budgets {"norm", "eps"} at which robustness is measured; none: that of training.
-        axes: name of an axis (rows are the axis "row") to its choices.
-        grid: the axes that are hyper-parameters, which validation chooses among.
-        paper: {"table", "value", "where"}, or None.
-        small: what the small setting changes; None where there is none.
-    """
-
-    name: str
-    command: str
-    adversarial: bool
-    seeds: list[int]
-    options: dict[str, Any]
-    evaluate: dict[str, Any]
-    measures: list[dict[str, str]]
-    axes: dict[str, list[Choice]]
-    grid: list[str]
-    paper: dict[str, Any] | None
-    small: dict[str, Any] | None
 
 
 class Definition(NamedTuple):
@@ -185,9 +141,9 @@ def _part(given: Any, file: str, *, named: bool) -> Part:
     name = typed(given, "name", str, file, needed=True) if named else ""
     where = f"{file}, part '{name}'" if named else file
     command = typed(given, "command", str, where, needed=True)
-    check_name(command, COMMANDS, f"{where} has the unknown command")
+    check_name(command, KINDS, f"{where} has the unknown command")
     adversarial = typed(given, "adversarial", bool, where, default=True)
-    known = known_options(command, adversarial=adversarial)
+    known = known_options(training_command(command, adversarial=adversarial))
     options = read_options(given, known, where)
     if command != "robust":
         for key in ("evaluate", "measures", "adversarial"):
@@ -207,7 +163,7 @@ def _part(given: Any, file: str, *, named: bool) -> Part:
         adversarial=adversarial,
         seeds=check_seeds(typed(given, "seeds", list, where, default=[0]), where),
         options=options,
-        evaluate=read_options(given, evaluate_options(), where, key="evaluate"),
+        evaluate=read_options(given, known_options(EVALUATE), where, key="evaluate"),
         measures=[_measure(each, where) for each in typed(given, "measures", list, where)],
         axes=read,
         grid=list(grid),
@@ -285,5 +241,5 @@ def _small(
         for value in only[axis]:
             check_name(value, names, f"{where}.only: {axis} has no value")
     read_options(small, known, where)
-    read_options(small, evaluate_options(), where, key="evaluate")
+    read_options(small, known_options(EVALUATE), where, key="evaluate")
     return small

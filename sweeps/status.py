@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 
-from core_tuning.errors import UserError
-from core_tuning.options import Parser
-
+from .config import Status
 from .folder import State, SweepFolder, open_sweep, state_of
-from .options import add_output, sweep_path
+from .progress import duration, expected_seconds, makespan, spent_seconds
 from .reading import what_it_runs
-from .time_left import expected_seconds, makespan, spent_seconds
-from .watching import duration
 
 # Enough to see what is wrong; the rest is counted.
 MOST_FAILURES = 20
@@ -21,40 +16,16 @@ MOST_FAILURES = 20
 _CLEAR = "\x1b[2J\x1b[H"
 
 
-# fmt: off
-def build_parser() -> Parser:
-    """Options of `core-tuning sweep status`."""
-    parser = Parser(
-        prog="core-tuning sweep status",
-        description="Say what is done, running, failed and left, and how long that takes.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("name", metavar="NAME", help="of the sweep")
-    add_output(parser)
-    parser.add_argument("--price", type=float, metavar="DOLLARS", help="of a GPU hour")
-    parser.add_argument("--watch", action="store_true",
-                        help="show it again and again until nothing is left to do")
-    parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS",
-                        help="between two looks of --watch (default: 5)")
-    return parser
-
-
-# fmt: on
-def main(argv: list[str]) -> int:
-    """Run the command; return 0 whatever the runs' state is."""
-    options = build_parser().parse_args(argv)
-    if options.price is not None and not 0 <= options.price < math.inf:
-        raise UserError(f"--price is {options.price}: expected dollars of at least 0.")
-    if not 0 < options.every < math.inf:
-        raise UserError(f"--every is {options.every}: expected seconds above 0.")
+def main(options: Status) -> None:
+    """Run the command."""
     while True:
         # Read anew, because another process may add runs.
-        folder = open_sweep(sweep_path(options))
+        folder = open_sweep(options.path)
         state = state_of(folder)
         start = _CLEAR if options.watch and sys.stdout.isatty() else ""
         print(start + describe(folder, state, options.price), flush=True)
         if not options.watch or not (state.running or state.remaining):
-            return 0
+            return
         time.sleep(options.every)
 
 

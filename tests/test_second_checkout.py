@@ -20,7 +20,7 @@ def test_every_subpackage_comes_from_the_same_checkout(tmp_path):
     shutil.copy(ROOT / "setup.cfg", tmp_path)
     names = [
         "core_tuning.data",
-        "core_tuning.sweeps.definition",
+        "core_tuning.sweeps.expand",
         *(f"core_tuning.{n}" for n in USERS),
     ]
     program = (

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from core_tuning.errors import UserError
 
 from ..claims import Claim
-from ..definition import Run
 from ..folder import State, SweepFolder, state_of
-from ..reading import PART, Part, parse_definition
+from ..paper import PART
+from ..plan import Part, Run
+from ..reading import parse_definition
 from .findings import chosen_by_validation, judge
 from .results import (
     DOMAINS,

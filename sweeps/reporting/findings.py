@@ -10,7 +10,8 @@ from core_tuning.report.summary import summarise
 
 from ..claims import ACCURACY, CLEAN, Claim
 from ..folder import SweepFolder
-from ..reading import ROW, Part
+from ..plan import Part
+from ..reading import ROW
 from .results import (
     DOMAINS,
     MEASURE,

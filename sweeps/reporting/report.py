@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from core_tuning.errors import UserError
 from core_tuning.files import harmless_cell
-from core_tuning.options import parse, plain_values, to_argv
+from core_tuning.options import plain_values, to_argv
 from core_tuning.report.page import html, markdown
 from core_tuning.report.tables import latex
 
 from ..claims import Claim
 from ..config import Report as Options
+from ..config import folder_of
 from ..folder import SweepFolder, open_sweep
 from ..reading import check_sweep, is_toml, read_definition, sweep_names, what_it_runs
 
@@ -33,9 +34,8 @@ MARK = "report.json"
 _MADE_BY = "core-tuning sweep report"
 
 
-def main(argv: list[str]) -> int:
-    """Run the command; return 0 if a report was written."""
-    options = parse("core-tuning sweep report", Options, argv)
+def main(options: Options) -> None:
+    """Run the command."""
     given = to_argv(Options, plain_values(options))
     command = shlex.join(["core-tuning", "sweep", "report", *given])
     if importlib.util.find_spec("pandas") is None:
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         report = read_domainbed(place, command, _warn)
     else:
         assert options.name is not None
-        place = options.output or Path("runs") / f"sweep-{Path(options.name).stem}"
+        place = folder_of(options.name, options.output)
         folder, claims, notes = _open(options.name, place)
         target = options.to or place / "report"
         check_target(target, folder.name)
@@ -61,7 +61,6 @@ def main(argv: list[str]) -> int:
         report = report._replace(notes=(*report.notes, *notes))
     write_report(report, target, place / "runs" if options.page else None)
     _say(report, target / ("report.html" if options.page else "report.md"))
-    return 0
 
 
 def _warn(sentence: str) -> None:

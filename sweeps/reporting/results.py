@@ -16,11 +16,11 @@ from core_tuning.report.summary import interval_factor
 from core_tuning.selection import RULES, Record, leave_one_domain_out, training_domain_validation
 
 from ..claims import ACCURACY, ATTACKS, CLEAN, DEFAULT_ATTACKS, budget_name, measures_of, read_eps
-from ..definition import Run
-from ..expand import cell_names, cells_of
+from ..expand import cells_of
 from ..folder import SweepFolder
-from ..paper import paper_cells
-from ..reading import ROW, Part
+from ..paper import cell_names, paper_cells
+from ..plan import Part, Run
+from ..reading import ROW
 
 MEASURE = "measure"
 RESULTS = "results.jsonl"
@@ -332,13 +332,13 @@ def _percent(value: Any) -> float:
 
 def budgets_of(run: Run) -> list[tuple[str, str]]:
     """Norm and eps, as the definition spells it, of each budget that a run of robust is for."""
-    options = options_of(run, -1)
+    options = run.stages[-1].options
     return [(norm, eps) for norm in options["norm"] for eps in options.get(norm, ())]
 
 
 def attacks_of(run: Run) -> Sequence[str]:
     """The attacks that a run of robust asks for, in its evaluation's words."""
-    return options_of(run, -1).get("attacks") or DEFAULT_ATTACKS
+    return run.stages[-1].options.get("attacks") or DEFAULT_ATTACKS
 
 
 def last_attack(run: Run) -> str:
@@ -349,25 +349,14 @@ def last_attack(run: Run) -> str:
 
 def is_on_validation(run: Run) -> bool:
     """Whether a run of robust is measured on validation images."""
-    return options_of(run, -1).get("split") == ["validation"]
+    return bool(run.stages[-1].options.get("split") == "validation")
 
 
 def single_target(run: Run) -> int | None:
     """The domain that a run of dg or domainbed tests on; None if it leaves out several."""
-    given = options_of(run, 0).get("test_envs", ())
-    return int(given[0]) if len(given) == 1 and given[0].isdigit() else None
-
-
-def options_of(run: Run, stage: int) -> dict[str, list[str]]:
-    """The options of a stage of a run, each as a list of texts."""
-    options: dict[str, list[str]] = {}
-    own: list[str] = []
-    for word in run.steps[stage]:
-        if word.startswith("--"):
-            own = options.setdefault(word[2:].replace("-", "_"), [])
-        else:
-            own.append(word)
-    return options
+    given = run.stages[0].options.get("test_envs", ())
+    targets = given if isinstance(given, list) else [given]
+    return int(targets[0]) if len(targets) == 1 and str(targets[0]).isdigit() else None
 
 
 def read_records(path: Path) -> tuple[list[Record], int]:
@@ -451,7 +440,7 @@ def _selected(
 
 
 def _apart_from_targets(run: Run) -> str:
-    return json.dumps([run.seed, {**options_of(run, 0), "test_envs": None}], sort_keys=True)
+    return json.dumps([run.seed, {**run.stages[0].options, "test_envs": None}], sort_keys=True)
 
 
 def count_lines(damaged: Mapping[str, int], shown: int = 5) -> list[str]:

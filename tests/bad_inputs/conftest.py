@@ -270,7 +270,7 @@ def _make_toys(base: Path) -> None:
 
 
 def _make_sweep(base: Path) -> None:
-    from core_tuning.sweeps.definition import load_sweep
+    from core_tuning.sweeps.expand import load_sweep
     from core_tuning.sweeps.folder import start_sweep
     from core_tuning.sweeps.job import run_job
 

@@ -6,15 +6,21 @@ import subprocess
 import sys
 
 from core_tuning.cli import main
-from core_tuning.sweeps.command import COMMANDS
-from core_tuning.sweeps.definition import load_sweep, sweep_names
-from core_tuning.sweeps.options import parse
+from core_tuning.config import COMMANDS
+from core_tuning.sweeps.config import Retry, Run
+from core_tuning.sweeps.expand import load_sweep
+from core_tuning.sweeps.reading import sweep_names
+
+
+def read(*given):
+    return Run.read("core-tuning sweep run", given)
 
 
 def test_help_names_every_command(capsys):
     assert main(["sweep", "--help"]) == 0
     out = capsys.readouterr().out
-    assert all(f"  {name} " in out for name in COMMANDS)
+    names = [name for name in COMMANDS if name.startswith("sweep ")]
+    assert len(names) == 5 and all(f"  {name} " in out for name in names)
 
 
 def test_list_shows_every_definition(capsys):
@@ -28,7 +34,7 @@ def test_list_shows_every_definition(capsys):
 
 
 def test_an_unknown_command(refused):
-    assert "no command 'stats': did you mean 'status'?" in refused("sweep", "stats")
+    assert "'sweep stats': did you mean 'sweep status'?" in refused("sweep", "stats")
 
 
 def test_nothing_heavy_is_imported():
@@ -43,15 +49,20 @@ def test_nothing_heavy_is_imported():
 
 
 def test_the_folder_bears_the_definitions_name():
-    assert str(parse(["table02"]).output) == "runs/sweep-table02"
-    assert str(parse(["my/own.toml"]).output) == "runs/sweep-own"
-    assert str(parse(["table02", "--output", "x"]).output) == "x"
+    assert str(read("table02").path) == "runs/sweep-table02"
+    assert str(read("my/own.toml").path) == "runs/sweep-own"
+    assert str(read("table02", "--output", "x").path) == "x"
 
 
 def test_pairs_are_collected():
-    options = parse(
-        ["emoji", "--only", "row=CE", "row=CE, manifold mixup", "--set", "a=b=c", "--slurm", "t=1"]
+    options = read(
+        "emoji", "--only", "row=CE", "row=CE, manifold mixup", "--set", "a=b=c", "--slurm", "t=1"
     )
-    assert options.only == {"row": ["CE", "CE, manifold mixup"]}
+    assert options.kept == {"row": ["CE", "CE, manifold mixup"]}
     assert options.settings == {"a": "b=c"}
-    assert options.slurm == {"t": "1"}
+    assert options.parameters == {"t": "1"}
+
+
+def test_ids_may_stand_behind_options():
+    for given in (["a", "b", "--output", "x"], ["--output", "x", "a", "b"]):
+        assert Retry.read("core-tuning sweep retry", ["table02", *given]).ids == ["a", "b"]

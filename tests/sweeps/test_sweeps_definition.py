@@ -9,24 +9,24 @@ from pathlib import Path
 import pytest
 
 from core_tuning.errors import UserError
-from core_tuning.sweeps.definition import load_sweep
+from core_tuning.sweeps.expand import load_sweep
 
 AXIS = '[axes]\ndataset = ["dtd", "pets"]\n'
 
 
 def test_every_combination_is_a_run(define):
     sweep = load_sweep(define(AXIS))
-    assert (sweep.name, sweep.title, sweep.paper) == ("mine", "mine", None)
+    assert (sweep.name, sweep.title, sweep.paper) == ("mine", "mine", [])
     assert [run.title for run in sweep.runs] == [
         f"{row}, {dataset}, seed {seed}"
         for seed in (0, 1) for row in ("CE", "Core-tuning") for dataset in ("dtd", "pets")
     ]  # fmt: skip
     run = sweep.runs[1]
     assert run.cell == {"row": "CE", "dataset": "pets"}
-    assert run.steps == (
-        ("finetune", "--method", "ce", "--dataset", "pets", "--seeds", "0", "--output", "{folder}",
-         "--resume"),
-    )  # fmt: skip
+    assert run.argvs("{folder}") == [
+        ["finetune", "--method", "ce", "--dataset", "pets", "--seeds", "0", "--output", "{folder}",
+         "--resume"],
+    ]  # fmt: skip
     assert run.done == "result.json"
     assert len({run.id for run in sweep.runs}) == 8
 
@@ -34,11 +34,11 @@ def test_every_combination_is_a_run(define):
 def test_an_id_is_the_same_in_every_process():
     """A changed id would make everybody's finished runs be made again."""
     program = (
-        "from core_tuning.sweeps.definition import load_sweep\n"
+        "from core_tuning.sweeps.expand import load_sweep\n"
         "print(load_sweep('table02', only={'dataset': ['dtd'], 'row': ['CE']}).runs[0].id)"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert run.stdout.strip() == "3271101a86b6", run.stderr
+    assert run.stdout.strip() == "803e59b01d61", run.stderr
 
 
 def test_an_id_ignores_the_machine_alone(define):
@@ -71,7 +71,7 @@ def test_only_seeds_and_settings(define):
     )
     (run,) = sweep.runs
     assert (run.seed, run.cell) == (7, {"row": "Core-tuning", "dataset": "pets"})
-    (step,) = run.steps
+    (step,) = run.argvs("{folder}")
     assert step[step.index("--pretrained") + 1] == "moco.pth"
     assert {"--no-nesterov", "--no-focal"} <= set(step)
 
@@ -79,16 +79,16 @@ def test_only_seeds_and_settings(define):
 def test_hyper_parameters_of_dg_are_merged_one_by_one():
     settings = {"hparams.checkpoint": "my.pth", "hparams.weight_decay": "0.01", "steps": "5"}
     run = load_sweep("table08", settings=settings).runs[0]
-    (step,) = run.steps
+    (step,) = run.argvs("{folder}")
     assert step[step.index("--hparams") + 1] == '{"checkpoint": "my.pth", "weight_decay": 0.01}'
     assert step[step.index("--steps") + 1] == "5"
     assert run.done == "done"
-    assert run.steps[0][-5:] == ("--seeds", "0", "--output", "{folder}", "--resume")
+    assert run.argvs("{folder}")[0][-5:] == ["--seeds", "0", "--output", "{folder}", "--resume"]
 
 
 def test_domainbed_has_its_own_names():
-    (step,) = load_sweep("table08_domainbed", seeds=[3]).runs[0].steps
-    assert step[:2] == ("domainbed", "train")
+    (step,) = load_sweep("table08_domainbed", seeds=[3]).runs[0].argvs("{folder}")
+    assert step[:2] == ["domainbed", "train"]
     assert {"--data_dir", "--test_envs", "--trial_seed", "--output_dir"} <= set(step)
     assert "--resume" not in step
     assert [step[step.index(flag) + 1] for flag in ("--trial_seed", "--seed")] == ["3", "3"]
@@ -96,15 +96,15 @@ def test_domainbed_has_its_own_names():
 
 def test_robust_trains_and_then_measures():
     adversarial, *_, plain = load_sweep("table09", seeds=[0]).runs
-    train, evaluate = adversarial.steps
-    assert train[:2] == ("robust", "train")
-    assert train[-3:] == ("--output", "{folder}", "--resume")
-    assert evaluate[:3] == ("robust", "evaluate", "{folder}")
+    train, evaluate = adversarial.argvs("{folder}")
+    assert train[:2] == ["robust", "train"]
+    assert train[-3:] == ["--output", "{folder}", "--resume"]
+    assert evaluate[:3] == ["robust", "evaluate", "{folder}"]
     text = " ".join(evaluate)
     assert "--norm l2 --l2 0.5 --resume" in text
     assert "--data-dir data --attacks pgd10 autoattack --n 1000" in text
     assert adversarial.done == "robustness/report.json"
-    train, evaluate = plain.steps
+    train, evaluate = plain.argvs("{folder}")
     assert train[0] == "finetune"
     budgets = "--norm l2 linf --l2 0.5 1.5 2.5 --linf 2/255 4/255 8/255"
     assert budgets in " ".join(evaluate)
@@ -113,22 +113,30 @@ def test_robust_trains_and_then_measures():
 def test_settings_reach_the_evaluation():
     settings = {"evaluate.n": "all", "evaluate.attacks": "pgd10,square"}
     run = load_sweep("table14", settings=settings).runs[0]
-    assert "--attacks pgd10 square --n all" in " ".join(run.steps[1])
+    assert "--attacks pgd10 square --n all" in " ".join(run.argvs("{folder}")[1])
 
 
 def test_options_that_can_only_be_switched_off():
     for text, expected in (("true", []), ("false", ["--no-focal"])):
-        (step,) = load_sweep("table23", seeds=[0], settings={"focal": text}).runs[-1].steps
+        (step,) = (
+            load_sweep("table23", seeds=[0], settings={"focal": text}).runs[-1].argvs("{folder}")
+        )
         assert [word for word in step if "focal" in word] == expected
-    (step,) = load_sweep("table23", settings={"nesterov": "true", "compile": "false"}).runs[0].steps
+    (step,) = (
+        load_sweep("table23", settings={"nesterov": "true", "compile": "false"})
+        .runs[0]
+        .argvs("{folder}")
+    )
     assert "--nesterov" in step
     assert not any("compile" in word for word in step)
 
 
 def test_what_all_rows_are_given_is_for_those_that_have_it():
     ce, *_, core_tuning = load_sweep("table23", seeds=[0], settings={"eta": "3"}).runs
-    assert "--eta" not in ce.steps[0]
-    assert core_tuning.steps[0][core_tuning.steps[0].index("--eta") + 1] == "3"
+    assert "--eta" not in ce.argvs("{folder}")[0]
+    assert (
+        core_tuning.argvs("{folder}")[0][core_tuning.argvs("{folder}")[0].index("--eta") + 1] == "3"
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,7 +165,9 @@ def test_the_small_setting_is_smaller():
     assert {run.cell["part"] for run in small.runs} == {run.cell["part"] for run in full.runs}
     assert {run.cell.get("budget") for run in small.runs} == {None, "l2 0.5", "linf 4/255"}
     assert {run.seed for run in load_sweep("emoji", small=True, seeds=[9]).runs} == {9}
-    evaluations = [" ".join(run.steps[1]) for run in small.runs if len(run.steps) > 1]
+    evaluations = [
+        " ".join(run.argvs("{folder}")[1]) for run in small.runs if len(run.argvs("{folder}")) > 1
+    ]
     assert all("--n 100 --no-masking-checks" in evaluation for evaluation in evaluations)
 
 

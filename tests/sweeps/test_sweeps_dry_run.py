@@ -9,7 +9,7 @@ import pytest
 from core_tuning.cli import main
 from core_tuning.data.transforms import RECIPES, default_recipe
 from core_tuning.sweeps import cost
-from core_tuning.sweeps.definition import load_sweep
+from core_tuning.sweeps.expand import load_sweep
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_commands_can_be_pasted(dry_run, tmp_path):
     assert lines[0] == f"{run.id}  CE, PACS, photo, seed 3"
     words = shlex.split(lines[1])
     folder = f"runs/sweep-table08/runs/{run.id}"
-    assert words == ["core-tuning", *(w.replace("{folder}", folder) for w in run.steps[0])]
+    assert words == ["core-tuning", *run.argvs(folder)[0]]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,7 +81,7 @@ def test_an_adversarial_run():
     """docs/robustness.md has the same: 1.36e18 for CIFAR-10."""
     settings = {"evaluate.attacks": "fgsm", "evaluate.masking_checks": "false"}
     run = load_sweep("table09", seeds=[0], settings=settings).runs[0]
-    assert run.steps[0][:2] == ("robust", "train")
+    assert run.argvs("{folder}")[0][:2] == ["robust", "train"]
     assert cost.flop(run) == pytest.approx(1.36e18, rel=0.02)
     trained, validated, tested = 26 * 45_000 * 100, 22 * 5_000 * 100, 22 * 10_000
     assert run.forwards == pytest.approx(trained + validated + tested + 1000 * (1 + 3))

@@ -13,7 +13,7 @@ import pytest
 from core_tuning.cli import main
 from core_tuning.errors import UserError
 from core_tuning.sweeps import arguments
-from core_tuning.sweeps.definition import load_sweep
+from core_tuning.sweeps.expand import load_sweep
 from core_tuning.sweeps.folder import start_sweep
 
 TINY = {
@@ -34,7 +34,7 @@ def test_each_part_of_emoji_ends_with_its_file(tmp_path):
         folder = place.run_path(run.id)
         for attempt in range(2):
             assert (folder / run.done).exists() == bool(attempt), part
-            for step in run.steps:
+            for step in run.argvs("{folder}"):
                 words = [str(folder) if word == arguments.FOLDER else word for word in step]
                 assert main(words) == 0
         assert json.loads((folder / "run.json").read_text())["seed"] == 4

@@ -12,8 +12,8 @@ from core_tuning.config import COMMANDS
 from core_tuning.errors import UserError
 from core_tuning.robustness.train import adversarial
 from core_tuning.sweeps import arguments
-from core_tuning.sweeps.definition import load_sweep, sweep_names
-from core_tuning.sweeps.reading import read_definition
+from core_tuning.sweeps.expand import load_sweep
+from core_tuning.sweeps.reading import read_definition, sweep_names
 
 NAMES = sweep_names()
 # Cells that claim a number of the paper, and all cells.
@@ -42,13 +42,13 @@ def settings():
 @pytest.mark.parametrize(("name", "small"), settings())
 def test_every_command_line_is_accepted(name, small, tmp_path):
     for run in load_sweep(name, small=small).runs:
-        for step in run.steps:
+        for step in run.argvs("{folder}"):
             if step[0] == "domainbed":
                 continue
             options = parse(step, tmp_path)
-            if step[:2] == ("robust", "train"):
+            if step[:2] == ["robust", "train"]:
                 adversarial(options)
-            if step[:2] != ("robust", "evaluate"):
+            if step[:2] != ["robust", "evaluate"]:
                 assert options.seeds == [run.seed]
             assert options.resume
 
@@ -56,7 +56,7 @@ def test_every_command_line_is_accepted(name, small, tmp_path):
 def test_a_typing_error_would_not_be_accepted(tmp_path):
     (run, *_) = load_sweep("emoji", small=True).runs
     with pytest.raises(UserError, match="--metod"):
-        parse([word.replace("--method", "--metod") for word in run.steps[0]], tmp_path)
+        parse([word.replace("--method", "--metod") for word in run.argvs("{folder}")[0]], tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,7 +64,7 @@ def test_every_hyper_parameter_of_dg_is_accepted(name):
     from core_tuning.algorithms.hyperparameters import check_hparams
 
     for run in load_sweep(name).runs:
-        for step in run.steps:
+        for step in run.argvs("{folder}"):
             if step[0] in ("dg", "domainbed") and "--hparams" in step:
                 check_hparams("CoreTuning", json.loads(step[step.index("--hparams") + 1]))
 
@@ -73,7 +73,7 @@ def test_every_hyper_parameter_of_dg_is_accepted(name):
 def test_claims_of_the_paper(name):
     """load_sweep itself refuses a claim that has not exactly one row."""
     sweep = load_sweep(name)
-    claims = sweep.paper["cells"] if sweep.paper else []
+    claims = sweep.paper
     cells = {json.dumps(run.cell) for run in sweep.runs}
     assert (len(claims), len(cells)) == CLAIMS[name]
     assert {json.dumps(claim["cell"]) for claim in claims} <= cells
@@ -84,7 +84,7 @@ def test_claims_of_the_paper(name):
 
 def claim_of(name, **wanted):
     (found,) = [
-        claim for claim in load_sweep(name).paper["cells"]
+        claim for claim in load_sweep(name).paper
         if wanted.items() <= {**claim["cell"], **(claim["measure"] or {})}.items()
     ]  # fmt: skip
     return found

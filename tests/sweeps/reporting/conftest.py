@@ -12,9 +12,9 @@ import pytest
 
 from core_tuning.cli import main
 from core_tuning.methods import METHODS
-from core_tuning.sweeps.definition import load_sweep
+from core_tuning.sweeps.expand import load_sweep
 from core_tuning.sweeps.folder import start_sweep
-from core_tuning.sweeps.reporting.results import budgets_of, options_of, single_target
+from core_tuning.sweeps.reporting.results import budgets_of, single_target
 
 FILES = ["report.json", "report.md", "table.csv", "table.tex", "values.csv"]
 
@@ -74,16 +74,16 @@ def write_lines(path, records):
 
 
 def algorithm_of(run):
-    options = options_of(run, 0)
+    options = run.stages[0].options
     if "algorithm" in options:
-        return options["algorithm"][0]
-    return METHODS[options.get("method", ["core_tuning"])[0]].domainbed
+        return options["algorithm"]
+    return METHODS[options.get("method", "core_tuning")].domainbed
 
 
 def finish(folder, run, percent):
     """Write what a finished run leaves; percent(run, *facts) says how good it is."""
     path = folder.run_path(run.id)
-    if run.steps[0][0] in ("dg", "domainbed"):
+    if run.stages[0].command in ("dg", "domainbed train"):
         targets = [single_target(run)]
         records = [
             domain_record(targets, at, percent(run) / 100, trial=run.seed, sources=0.5 + at / 1000,
@@ -93,11 +93,11 @@ def finish(folder, run, percent):
         write_lines(path / "results.jsonl", records)
         (path / "done").write_text("done")
         return
-    if len(run.steps) > 1:
+    if len(run.stages) > 1:
         rows = [
             (norm, eps, attack, percent(run, norm, eps, attack))
             for norm, eps in budgets_of(run)
-            for attack in options_of(run, 1)["attacks"]
+            for attack in run.stages[1].options["attacks"]
         ]
         result = robust_report(percent(run, "clean"), rows)
     else:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from core_tuning.cli import main
-from core_tuning.sweeps.definition import load_sweep
+from core_tuning.sweeps.expand import load_sweep
 from core_tuning.sweeps.folder import start_sweep
 
 

@@ -10,8 +10,8 @@ import pytest
 from core_tuning.report.summary import difference
 from core_tuning.robustness.protocols import PROTOCOLS
 from core_tuning.sweeps.claims import ATTACKS
-from core_tuning.sweeps.definition import load_sweep, sweep_names
-from core_tuning.sweeps.reading import parse_definition, read_definition
+from core_tuning.sweeps.expand import load_sweep
+from core_tuning.sweeps.reading import parse_definition, read_definition, sweep_names
 from core_tuning.sweeps.reporting.collect import read_report
 
 DEFINITION = """\
@@ -201,7 +201,7 @@ def test_one_sided_claims_are_what_the_paper_prints(name):
         for row in (claim.first, claim.second):
             own = [
                 each["values"][columns.get(claim.quantity, next(iter(each["values"])))]
-                for each in sweep.paper["cells"]
+                for each in sweep.paper
                 if each["cell"]["row"] == row and each["cell"].get("part", "") == claim.part
             ]
             means.append(sum(own) / len(own))

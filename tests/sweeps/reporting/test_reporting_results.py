@@ -10,7 +10,7 @@ import pytest
 
 from core_tuning.report.summary import summarise
 from core_tuning.selection import RULES
-from core_tuning.sweeps.definition import load_sweep
+from core_tuning.sweeps.expand import load_sweep
 from core_tuning.sweeps.folder import open_sweep
 from core_tuning.sweeps.reading import read_definition
 from core_tuning.sweeps.reporting.collect import read_report
@@ -78,7 +78,7 @@ def test_cells_are_those_of_a_slow_loop(tmp_path, filled, name):
     expected = slow_cells(folder)
     claims = {
         (json.dumps(claim["cell"]), json.dumps(claim["measure"])): claim
-        for claim in (load_sweep(name).paper or {"cells": []})["cells"]
+        for claim in load_sweep(name).paper
     }
     assert claims or name in ("emoji", "eta_alpha")
     seen = set()

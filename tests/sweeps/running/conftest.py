@@ -11,14 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from core_tuning.sweeps.definition import Run, Sweep
+from core_tuning.sweeps.expand import Sweep
 from core_tuning.sweeps.folder import start_sweep
+from core_tuning.sweeps.plan import Run, Stage
 
-# Counts in a file, as a run that saves checkpoints; arguments: FOLDER UNTIL PAUSE MODE.
+# Counts in a file, as a run that saves checkpoints; of dg's options --steps are what it counts to,
+# --checkpoint-minutes the pause before each, and --method how it ends.
 FAKE = """
 import os, sys, time
 from pathlib import Path
-folder, until, pause, mode = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+given = dict(zip(sys.argv, sys.argv[1:]))
+folder, until = Path(given["--output"]), int(given["--steps"])
+pause, mode = float(given["--checkpoint-minutes"]), given["--method"]
 folder.mkdir(parents=True, exist_ok=True)
 counter = folder / "counter"
 count = int(counter.read_text()) if counter.exists() else 0
@@ -47,7 +51,7 @@ import sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from core_tuning.sweeps.folder import open_sweep
-from core_tuning.sweeps.places import Place
+from core_tuning.sweeps.launch import Place
 from core_tuning.sweeps.run import make_runs
 folder = open_sweep(Path(sys.argv[1]))
 sys.exit(make_runs(folder, list(folder.runs), "local", Place(workers=int(sys.argv[2]))))
@@ -55,13 +59,17 @@ sys.exit(make_runs(folder, list(folder.runs), "local", Place(workers=int(sys.arg
 PATIENCE_SECONDS = 30
 
 
-def fake_run(id, *, until=1, pause=0.0, mode="ok", seed=0, steps=None):
-    own = (("{folder}", str(until), str(pause), mode),) if steps is None else steps
-    return Run(id, f"fake {id}", {"row": id}, seed, own, "done", None)
+def fake_stage(until=1, pause=0.0, mode="ok", command="dg"):
+    return Stage(command, {"steps": until, "checkpoint_minutes": pause, "method": mode})
+
+
+def fake_run(id, *, seed=0, stages=None, **options):
+    own = (fake_stage(**options),) if stages is None else stages
+    return Run(id, f"fake {id}", {"row": id}, seed, own, None)
 
 
 def fake_sweep(*runs, name="fake", definition="title = 'fake'\n"):
-    return Sweep(name, "Fake", None, runs, definition)
+    return Sweep(name, "Fake", [], runs, definition)
 
 
 def wait_until(condition, what="the condition"):
@@ -138,6 +146,6 @@ def drive():
 def fakes():
     """The helpers above, which test modules cannot import."""
     return types.SimpleNamespace(
-        run=fake_run, sweep=fake_sweep, wait_until=wait_until, starts=starts,
+        run=fake_run, stage=fake_stage, sweep=fake_sweep, wait_until=wait_until, starts=starts,
         count_of=count_of, alive=alive,
     )  # fmt: skip

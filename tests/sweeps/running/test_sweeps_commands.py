@@ -12,9 +12,15 @@ from pathlib import Path
 import pytest
 
 from core_tuning.errors import UserError
-from core_tuning.sweeps.commands import read_command, run_command
-from core_tuning.sweeps.domainbed_launchers import NAMES, VARIABLE, check, launchers, take_place
-from core_tuning.sweeps.places import Place
+from core_tuning.sweeps.domainbed_launchers import (
+    NAMES,
+    VARIABLE,
+    check,
+    job_of,
+    launchers,
+    take_place,
+)
+from core_tuning.sweeps.launch import Place, run_and_wait
 
 # Notes that it was started, where and with what; arguments: CODE --output_dir FOLDER.
 JOB = """
@@ -80,7 +86,7 @@ def test_local(make_command, capsys, monkeypatch):
 @pytest.mark.parametrize("cluster", ["local", "debug"])
 def test_slurm_by_submitits_own_executors(make_command, capsys, monkeypatch, cluster):
     pytest.importorskip("submitit")
-    monkeypatch.setattr("core_tuning.sweeps.launch_slurm.POLL_SECONDS", 0.1)
+    monkeypatch.setattr("core_tuning.sweeps.launch_cluster.SLURM_POLL_SECONDS", 0.1)
     commands = [make_command("a"), make_command("b", 3), make_command("c")]
     check_launched(launch(capsys, "core_slurm", commands, "--slurm", f"cluster={cluster}"))
     assert list(Path("out/slurm").iterdir())
@@ -88,11 +94,11 @@ def test_slurm_by_submitits_own_executors(make_command, capsys, monkeypatch, clu
 
 def test_slurm_says_which_job_it_ended(make_command, capsys, monkeypatch):
     pytest.importorskip("submitit")
-    monkeypatch.setattr("core_tuning.sweeps.launch_slurm.POLL_SECONDS", 0.1)
+    monkeypatch.setattr("core_tuning.sweeps.launch_cluster.SLURM_POLL_SECONDS", 0.1)
     # Ends the process that waits for the command's, as Slurm does when the time is over.
     text = "kill -KILL $(cut -d ' ' -f 4 /proc/$PPID/stat); : --output_dir out/a"
     (line,) = launch(capsys, "core_slurm", [text], "--slurm", "cluster=local")
-    assert line.startswith("[1/1] Slurm ended the job of out/a, see ")
+    assert line.startswith("[1/1] the job of out/a is lost: Slurm ended its job, see ")
     assert Path(line.rpartition("see ")[2]).is_file()
 
 
@@ -111,11 +117,11 @@ def test_a_finished_sweep_launches_nothing(capsys, monkeypatch, tmp_path):
 
 
 def test_a_command_takes_along_what_decides_about_it(make_command, monkeypatch, tmp_path):
-    command = read_command(make_command("a"))
+    job = job_of(make_command("a"))
     monkeypatch.delenv("CORE_TUNING_CHECKPOINT")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert run_command(command) == 0
+    assert run_and_wait(job) == 0
     monkeypatch.chdir(tmp_path)
     assert seen("a")["CORE_TUNING_CHECKPOINT"] == "mine.pt"
 

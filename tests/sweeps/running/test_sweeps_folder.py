@@ -8,14 +8,16 @@ import os
 import pytest
 
 from core_tuning.errors import UserError
-from core_tuning.sweeps.folder import open_sweep, read_state, start_sweep
+from core_tuning.sweeps.folder import open_sweep, start_sweep, state_of
 from core_tuning.sweeps.locks import is_held, take
 
 
 def finish(folder, id, seconds=2.0):
     folder.run_path(id).mkdir(parents=True)
     (folder.run_path(id) / folder.runs[id].done).write_text("done")
-    folder.progress_path(id).write_text(json.dumps({"attempts": 1, "seconds": seconds, "steps": 1}))
+    folder.progress_path(id).write_text(
+        json.dumps({"attempts": 1, "seconds": seconds, "stages": 1})
+    )
 
 
 def test_the_runs_come_back_as_they_were(make, fakes):
@@ -30,7 +32,7 @@ def test_the_state_tells_done_running_failed_and_remaining(make, fakes):
     lock = take(folder.lock_path("b"))
     os.close(take(folder.lock_path("d")))
     folder.failure_path("c").write_text(json.dumps({"last_line": "boom"}))
-    state = read_state(folder.path)
+    state = state_of(open_sweep(folder.path))
     os.close(lock)
     assert state == (["a"], ["b"], {"c": "boom"}, ["d", "e"], {"a": 7.5})
 
@@ -74,7 +76,7 @@ def test_other_settings_of_a_run_that_is_there_are_refused(make, fakes):
     path = make(fakes.run("a")).path
     other = fakes.run("z", until=5)._replace(cell={"row": "a"})
     text = refusal(path, fakes.sweep(other))
-    assert "command is '{folder} 1 0.0 ok' and not '{folder} 5 0.0 ok'" in text
+    assert "--steps 1 " in text and "--steps 5 " in text
 
 
 def test_what_is_no_sweep_is_refused(tmp_path, fakes):

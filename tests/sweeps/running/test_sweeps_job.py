@@ -10,7 +10,8 @@ import pytest
 
 from core_tuning.errors import UserError
 from core_tuning.sweeps.folder import start_sweep
-from core_tuning.sweeps.job import DONE, FAILED, HELD, last_line, main, run_job
+from core_tuning.sweeps.job import DONE, FAILED, last_line, main, run_job
+from core_tuning.sweeps.launch import HELD
 from core_tuning.sweeps.locks import take
 
 
@@ -23,7 +24,7 @@ def test_a_finished_run_is_not_repeated(make, fakes):
     assert [run_job(folder.path, "a") for _ in range(2)] == [DONE, DONE]
     assert len(fakes.starts(folder, "a")) == 1
     progress = folder.read_progress("a")
-    assert (progress["attempts"], progress["steps"]) == (1, 1)
+    assert (progress["attempts"], progress["stages"]) == (1, 1)
     assert 0 < progress["seconds"] < 30
 
 
@@ -39,15 +40,17 @@ def test_a_failed_run_keeps_its_last_line_and_waits_for_a_retry(make, fakes):
     assert folder.read_progress("a")["attempts"] == 2
 
 
-@pytest.mark.parametrize(("command", "lines"), [("domainbed", 1), ("dg", 2)])
+@pytest.mark.parametrize(("command", "lines"), [("domainbed train", 1), ("dg", 2)])
 def test_what_cannot_resume_begins_anew(tmp_path, fakes, command, lines):
     """DomainBed appends to the results of a stopped run; the others go on from theirs."""
     script = (
-        "import pathlib, sys; folder = pathlib.Path(sys.argv[2]); folder.mkdir(exist_ok=True); "
+        "import pathlib, sys; given = dict(zip(sys.argv, sys.argv[1:])); "
+        "folder = pathlib.Path(given.get('--output') or given['--output_dir']); "
+        "folder.mkdir(exist_ok=True); "
         "file = (folder / 'results.jsonl').open('a'); file.write('line\\n'); file.close(); "
         "(folder / 'done').touch()"
     )
-    run = fakes.run("a", steps=((command, "{folder}"),))
+    run = fakes.run("a", command=command)
     folder = start_sweep(tmp_path / "s", fakes.sweep(run), [sys.executable, "-c", script])
     folder.run_path("a").mkdir(parents=True)
     (folder.run_path("a") / "results.jsonl").write_text("stopped\n")
@@ -82,10 +85,10 @@ def test_a_held_run_is_left_alone(make, fakes):
     assert fakes.starts(folder, "a") == []
 
 
-def test_steps_run_in_order_and_finished_ones_only_once(make, fakes):
+def test_stages_run_in_order_and_finished_ones_only_once(make, fakes):
     # The second fails at first; the third finishes the run.
-    words = ("{folder}", "1", "0", "forget"), ("{folder}", "1", "0", "fail")
-    folder = make(fakes.run("a", steps=words))
+    stages = fakes.stage(mode="forget"), fakes.stage(mode="fail")
+    folder = make(fakes.run("a", stages=stages))
     assert run_job(folder.path, "a") == FAILED
     assert len(fakes.starts(folder, "a")) == 2
     folder.failure_path("a").unlink()
@@ -95,8 +98,8 @@ def test_steps_run_in_order_and_finished_ones_only_once(make, fakes):
 
 
 def test_a_removed_run_begins_with_its_first_step(make, fakes):
-    words = ("{folder}", "1", "0", "forget"), ("{folder}", "1", "0", "ok")
-    folder = make(fakes.run("a", steps=words))
+    stages = fakes.stage(mode="forget"), fakes.stage()
+    folder = make(fakes.run("a", stages=stages))
     assert run_job(folder.path, "a") == DONE
     for file in folder.run_path("a").iterdir():
         file.unlink()
@@ -106,13 +109,14 @@ def test_a_removed_run_begins_with_its_first_step(make, fakes):
 
 
 def test_core_tuning_is_what_runs_by_default(tmp_path, fakes):
-    run = fakes.run("a", steps=(("nonsense", "{folder}/x"),))
+    run = fakes.run("a", mode="nonsense")
     folder = start_sweep(tmp_path / "s", fakes.sweep(run))
     assert run_job(folder.path, "a") == FAILED
     assert failure(folder, "a")["exit"] == 2
-    assert "command 'nonsense'" in failure(folder, "a")["last_line"]
+    assert "'nonsense'" in failure(folder, "a")["last_line"]
     command = folder.log_path("a").read_text().splitlines()[0]
-    assert command == f"$ {sys.executable} -m core_tuning nonsense {folder.run_path('a')}/x"
+    assert command.startswith(f"$ {sys.executable} -m core_tuning dg --steps 1 ")
+    assert f" --output {folder.run_path('a')} " in command
 
 
 def test_the_last_line_is_of_the_last_attempt(tmp_path):

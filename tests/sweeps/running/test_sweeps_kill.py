@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from core_tuning.sweeps.folder import read_state
+from core_tuning.sweeps.folder import open_sweep, state_of
 from core_tuning.sweeps.job import run_job
 
 UNTIL = 20
@@ -64,7 +64,8 @@ def test_killing_a_run_counts_as_failed_and_a_retry_goes_on(folder, drive, fakes
     os.kill(counting(folder, fakes, "a"), signal.SIGKILL)
     assert sweep.wait(20) == 1
     assert (
-        "killed by SIGKILL, as the kernel does when memory" in read_state(folder.path).failed["a"]
+        "killed by SIGKILL, as the kernel does when memory"
+        in state_of(open_sweep(folder.path)).failed["a"]
     )
     assert "killed by SIGKILL" in sweep.stderr.read()
     folder.failure_path("a").unlink()
@@ -79,9 +80,9 @@ def test_a_run_that_is_told_to_end_has_not_failed_and_goes_on(folder, drive, fak
     os.kill(counting(folder, fakes, "a"), kind)
     assert sweep.wait(20) in (0, 1)
     assert not folder.failure_path("a").exists()
-    assert "a" not in read_state(folder.path).failed
+    assert "a" not in state_of(open_sweep(folder.path)).failed
     if not folder.is_done("a"):
-        assert read_state(folder.path).remaining == ["a"]
+        assert state_of(open_sweep(folder.path)).remaining == ["a"]
         assert drive(folder).wait(20) == 0
     check_resumed(folder, fakes)
 
@@ -104,9 +105,9 @@ def test_kills_at_random_moments(make, drive, fakes, seed):
         fakes.wait_until(lambda enough=enough: steps() >= enough, f"{enough} steps")
         sweep.kill()
         sweep.wait()
-        assert read_state(folder.path).failed == {}
+        assert state_of(open_sweep(folder.path)).failed == {}
     assert drive(folder).wait(60) == 0
-    assert read_state(folder.path).done == ids
+    assert state_of(open_sweep(folder.path)).done == ids
     assert steps() == 10 * len(ids)
 
 
@@ -120,7 +121,7 @@ def test_stopping_the_sweep_leaves_no_orphan_and_no_failure(folder, drive, fakes
     # Ended before the sweep itself.
     assert not fakes.alive(run)
     assert not fakes.alive(worker)
-    assert read_state(folder.path).remaining == ["a"]
+    assert state_of(open_sweep(folder.path)).remaining == ["a"]
     assert "the same command goes on with it" in sweep.stderr.read()
     assert folder.read_progress("a")["seconds"] > 0
     assert drive(folder).wait(20) == 0

@@ -8,12 +8,11 @@ import os
 import pytest
 
 from core_tuning.errors import UserError
-from core_tuning.sweeps.folder import read_state
-from core_tuning.sweeps.launch_ray import cpus_each
-from core_tuning.sweeps.launchers import LAUNCHERS, check_installed
+from core_tuning.sweeps import run as run_module
+from core_tuning.sweeps.folder import open_sweep, state_of
+from core_tuning.sweeps.launch import HELD, Job, Place, check_installed, local_shares, visible_gpus
+from core_tuning.sweeps.launch_cluster import cpus_each
 from core_tuning.sweeps.locks import take
-from core_tuning.sweeps.places import Place, shares, visible_gpus
-from core_tuning.sweeps.watching import Watch
 
 
 @pytest.fixture
@@ -22,8 +21,8 @@ def folder(make, fakes):
 
 
 def launch(name, folder, **place):
-    LAUNCHERS[name].launch(folder, list(folder.runs), Place(**place))
-    state = read_state(folder.path)
+    run_module.make_runs(folder, list(folder.runs), name, Place(**place))
+    state = state_of(open_sweep(folder.path))
     assert (state.done, state.failed) == (["ok"], {"bad": "boom: no such GPU"})
 
 
@@ -47,35 +46,48 @@ def test_local(folder, capsys, monkeypatch):
 
 def test_a_worker_that_ends_badly_is_given_up(folder, capsys):
     (folder.path / "sweep.json").write_text("{")
-    LAUNCHERS["local"].launch(folder, ["ok"], Place(workers=1))
-    assert "[1/1] stopped fake ok (ok): its process ended with exit code 2, see" in (
-        capsys.readouterr().err
-    )
+    run_module.make_runs(folder, ["ok"], "local", Place(workers=1))
+    said = "[1/1] stopped fake ok (ok): its process ended with exit code 2, see"
+    assert said in capsys.readouterr().err
     assert "is damaged" in folder.log_path("ok").read_text()
 
 
 def test_local_takes_over_a_run_whose_holder_ends(folder, capsys, monkeypatch):
-    monkeypatch.setattr("core_tuning.sweeps.launch_local.HELD_SECONDS", 0.1)
+    monkeypatch.setattr("core_tuning.sweeps.launch.HELD_SECONDS", 0.1)
     lock = take(folder.lock_path("ok"))
 
-    ended = Watch._ended
+    say = run_module.Tally.say
 
-    def let_go(self, runs):
-        if "bad" in [id for id, _, _ in runs]:
+    def let_go(self, text, share):
+        if "bad" in text:
             os.close(lock)
-        ended(self, runs)
+        say(self, text, share)
 
-    monkeypatch.setattr(Watch, "_ended", let_go)
+    monkeypatch.setattr(run_module.Tally, "say", let_go)
     launch("local", folder, workers=1)
     assert capsys.readouterr().err.startswith("[1/2] failed fake bad")
 
 
+def test_a_run_that_another_process_makes_is_waited_for_on_a_cluster(folder, capsys, monkeypatch):
+    monkeypatch.setattr(run_module, "launch", lambda *given: (each for each in [("ok", HELD)]))
+    lock = take(folder.lock_path("ok"))
+
+    def finish(seconds):
+        folder.run_path("ok").mkdir()
+        (folder.run_path("ok") / "done").write_text("")
+        os.close(lock)
+
+    monkeypatch.setattr("time.sleep", finish)
+    assert run_module.make_runs(folder, ["ok"], "slurm", Place()) == 0
+    assert "[1/1] done fake ok (ok)" in capsys.readouterr().err
+
+
 def test_gpus_are_dealt_out_and_cores_divided(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    given = shares(3, ["0", "1"], 8)
+    given = local_shares(3, ["0", "1"], 8)
     assert [each["CUDA_VISIBLE_DEVICES"] for each in given] == ["0", "1", "0"]
     assert {each["OMP_NUM_THREADS"] for each in given} == {"2"}
-    assert shares(3, [], 2) == [{"OMP_NUM_THREADS": "1"}] * 3
+    assert local_shares(3, [], 2) == [{"OMP_NUM_THREADS": "1"}] * 3
 
 
 def test_visible_gpus(monkeypatch, tmp_path):
@@ -94,11 +106,6 @@ def test_visible_gpus(monkeypatch, tmp_path):
     assert visible_gpus() == []
 
 
-def test_no_workers_are_refused():
-    with pytest.raises(UserError, match="--workers is 0: expected at least 1"):
-        Place(workers=0)
-
-
 @pytest.mark.parametrize(("name", "package"), [("slurm", "submitit"), ("ray", "ray")])
 def test_a_missing_package_is_refused_with_the_extra(monkeypatch, name, package):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -110,7 +117,7 @@ def test_a_missing_package_is_refused_with_the_extra(monkeypatch, name, package)
 @pytest.mark.parametrize("cluster", ["local", "debug"])
 def test_slurm_by_submitits_own_executors(folder, capsys, monkeypatch, cluster):
     pytest.importorskip("submitit")
-    monkeypatch.setattr("core_tuning.sweeps.launch_slurm.POLL_SECONDS", 0.1)
+    monkeypatch.setattr("core_tuning.sweeps.launch_cluster.SLURM_POLL_SECONDS", 0.1)
     launch("slurm", folder, slurm={"cluster": cluster})
     check_said(capsys)
 
@@ -118,18 +125,19 @@ def test_slurm_by_submitits_own_executors(folder, capsys, monkeypatch, cluster):
 def test_a_preempted_run_is_submitted_again(folder):
     """submitit calls `checkpoint` on SIGUSR, and submits what it returns in the job's place."""
     submitit = pytest.importorskip("submitit")
-    from core_tuning.sweeps.launch_slurm import Task
+    from core_tuning.sweeps.launch_cluster import Task
 
     task = Task()
-    again = task.checkpoint(str(folder.path), "a")
+    job = Job("a", "core_tuning.sweeps.job", (str(folder.path), "a"), resumes=True)
+    again = task.checkpoint(job)
     assert isinstance(again, submitit.helpers.DelayedSubmission)
     assert again.function is task
-    assert again.args == (str(folder.path), "a")
+    assert again.args == (job,)
 
 
 def test_what_sbatch_is_given(folder, monkeypatch, tmp_path):
     submitit = pytest.importorskip("submitit")
-    from core_tuning.sweeps.launch_slurm import Task, make_executor
+    from core_tuning.sweeps.launch_cluster import Task, make_executor
 
     # A Slurm of one script, which keeps what it was given.
     tools = tmp_path / "tools"
@@ -141,9 +149,12 @@ def test_what_sbatch_is_given(folder, monkeypatch, tmp_path):
         (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
     given = {"partition": "gpu", "time": "240", "gpus": "1", "licenses": "mine"}
-    executor = make_executor(folder.path / "slurm", folder.name, Place(workers=1, slurm=given))
+    executor = make_executor(
+        Place(workers=1, slurm=given, name=folder.name, output=str(folder.path / "slurm"))
+    )
     assert isinstance(executor._executor, submitit.SlurmExecutor)
-    jobs = executor.map_array(Task(), [str(folder.path)] * 2, ["ok", "bad"])
+    ours = [Job(id, "core_tuning.sweeps.job", (str(folder.path), id)) for id in ("ok", "bad")]
+    jobs = executor.map_array(Task(), ours)
     assert [job.job_id for job in jobs] == ["17_0", "17_1"]
     lines = (tmp_path / "batch").read_text().splitlines()
     for line in (
@@ -151,9 +162,7 @@ def test_what_sbatch_is_given(folder, monkeypatch, tmp_path):
         "--job-name=sweep-fake", "--licenses=mine",
     ):  # fmt: skip
         assert f"#SBATCH {line}" in lines
-    assert jobs[0].submission().args == (str(folder.path), "ok")
-    again = Task().checkpoint(str(folder.path), "ok")
-    assert (type(again.function), again.args) == (Task, (str(folder.path), "ok"))
+    assert jobs[0].submission().args == (ours[0],)
 
 
 @pytest.mark.parametrize(
@@ -167,18 +176,18 @@ def test_what_sbatch_is_given(folder, monkeypatch, tmp_path):
 )
 def test_slurm_refuses_what_it_cannot_do(folder, monkeypatch, tmp_path, given, message):
     pytest.importorskip("submitit")
-    from core_tuning.sweeps.launch_slurm import make_executor, sbatch_parameters
+    from core_tuning.sweeps.launch_cluster import make_executor, sbatch_parameters
 
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=message):
         if given and "cluster" not in given:
             sbatch_parameters(given, "fake", None)
-        make_executor(folder.path / "slurm", folder.name, Place(slurm=given))
+        make_executor(Place(slurm=given, output=str(folder.path / "slurm")))
 
 
 def test_slurm_gives_a_run_a_day_unless_told_otherwise():
     pytest.importorskip("submitit")
-    from core_tuning.sweeps.launch_slurm import sbatch_parameters
+    from core_tuning.sweeps.launch_cluster import sbatch_parameters
 
     assert sbatch_parameters({}, "fake", None)["slurm_time"] == 24 * 60
     assert sbatch_parameters({"time": "30"}, "fake", None)["slurm_time"] == "30"

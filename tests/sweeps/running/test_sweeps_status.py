@@ -7,16 +7,17 @@ import os
 
 import pytest
 
+from core_tuning.cli import main
 from core_tuning.sweeps.folder import open_sweep, start_sweep
+from core_tuning.sweeps.launch import Place
 from core_tuning.sweeps.locks import take
-from core_tuning.sweeps.places import Place
+from core_tuning.sweeps.progress import duration
 from core_tuning.sweeps.run import make_runs
-from core_tuning.sweeps.status import MOST_FAILURES, main
-from core_tuning.sweeps.watching import duration
+from core_tuning.sweeps.status import MOST_FAILURES
 
 
 def status(capsys, folder, *options):
-    assert main(["fake", "--output", str(folder.path), *options]) == 0
+    assert main(["sweep", "status", "fake", "--output", str(folder.path), *options]) == 0
     return capsys.readouterr().out
 
 

@@ -10,28 +10,29 @@ import time
 
 import pytest
 
-from core_tuning.sweeps.definition import Run
+from core_tuning.cli import main
 from core_tuning.sweeps.locks import take
-from core_tuning.sweeps.status import main
-from core_tuning.sweeps.time_left import expected_seconds, makespan
-from core_tuning.sweeps.watching import Watch
+from core_tuning.sweeps.plan import Run, Stage
+from core_tuning.sweeps.progress import Tally, expected_seconds, makespan
+from core_tuning.sweeps.run import _share_ended
 
-STEPS = {
-    "finetune": (("finetune", "--seeds", "0"),),
-    "robust": (("robust", "train", "--norm", "linf"), ("robust", "evaluate", "{folder}")),
-    "clean": (("finetune", "--lr", "1"), ("robust", "evaluate", "{folder}")),
+EVALUATE = Stage("robust evaluate", {})
+STAGES = {
+    "dg": (Stage("dg", {}),),
+    "robust": (Stage("robust train", {"norm": "linf"}), EVALUATE),
+    "clean": (Stage("finetune", {"lr": 1}), EVALUATE),
 }
 
 
-def make_run(id, forwards, part="main", command="finetune"):
-    return Run(id, f"run {id}", {"part": part}, 0, STEPS[command], "done", forwards)
+def make_run(id, forwards, part="main", command="dg"):
+    return Run(id, f"run {id}", {"part": part}, 0, STAGES[command], forwards)
 
 
 def slow_estimate(run, finished, seconds):
     """Looks at all finished runs for each run."""
 
     def kind(other):
-        return other.cell["part"], [step[0] for step in other.steps]
+        return other.cell["part"], [stage.command for stage in other.stages]
 
     timed = [other for other in finished if other.id in seconds]
     like = [other for other in timed if kind(other) == kind(run)] or timed
@@ -65,7 +66,7 @@ def test_estimates_are_those_of_a_slow_reference(seed):
             str(index),
             dice.choice([None, dice.uniform(1, 1e9), dice.uniform(1, 1e3)]),
             dice.choice(["main", "grid"]),
-            dice.choice(list(STEPS)),
+            dice.choice(list(STAGES)),
         )
         for index in range(dice.randint(2, 40))
     ]
@@ -94,12 +95,14 @@ def write_seconds(folder, id, seconds, age=0.0):
 
 def finish(folder, id, seconds):
     folder.run_path(id).mkdir(parents=True)
-    (folder.run_path(id) / "done").write_text("done")
+    done = folder.run_path(id) / folder.runs[id].done
+    done.parent.mkdir(exist_ok=True)
+    done.write_text("done")
     write_seconds(folder, id, seconds)
 
 
 def left(capsys, folder):
-    assert main(["fake", "--output", str(folder.path)]) == 0
+    assert main(["sweep", "status", "fake", "--output", str(folder.path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     return next(line for line in lines if "time left" in line)
 
@@ -142,29 +145,26 @@ def test_a_run_that_takes_longer_than_expected_is_about_to_end(make, capsys):
     assert "about 0 s, 1 at the same time, 1 min 0 s a run" in left(capsys, folder)
 
 
-def test_a_sweep_that_runs_weighs_what_is_left_too(make, capsys, monkeypatch):
-    """By the mean, an hour a run, it would be half of what it is."""
+def test_a_sweep_that_runs_weighs_what_is_left_too(capsys, monkeypatch):
+    """By the number of jobs, a fourth of them, it would be three hours."""
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    folder = make(make_run("a", 1e6), make_run("b", 1e6), make_run("c", 2e6), make_run("d", 2e6))
-    watch = Watch(folder, "abcd")
+    tally = Tally(4)
     monkeypatch.setattr(time, "monotonic", lambda: now + 3600)
-    for id in "ab":
-        finish(folder, id, 3600)
-        watch.look()
+    runs = [make_run("a", 1e6), make_run("b", 1e6), make_run("c", 2e6), make_run("d", 2e6)]
+    tally.say("a", _share_ended(runs, ["a"], {"a": 3600.0}))
+    tally.say("b", _share_ended(runs, ["a", "b"], {"a": 3600.0, "b": 3600.0}))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "[1/4] done run a (a): 1 h 0 min; 5 h 0 min left"
-    assert lines[1] == "[2/4] done run b (b): 1 h 0 min; 2 h 0 min left"
+    assert lines == ["[1/4] a; 5 h 0 min left", "[2/4] b; 2 h 0 min left"]
 
 
-def test_runs_without_noted_seconds_are_counted(make, capsys, monkeypatch):
+def test_runs_without_noted_seconds_are_counted(capsys, monkeypatch):
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    folder = make(make_run("a", 1e6), make_run("b", 1e6), make_run("c", 9e6))
-    watch = Watch(folder, "abc")
+    tally = Tally(3)
     monkeypatch.setattr(time, "monotonic", lambda: now + 60)
-    watch.give_up("a", "stopped")
-    finish(folder, "b", 0)
-    watch.look()
+    runs = [make_run("a", 1e6), make_run("b", 1e6), make_run("c", 9e6)]
+    tally.say("a", _share_ended(runs, ["a"], {}))
+    tally.say("b", _share_ended(runs, ["a", "b"], {"b": 0.0}))
     lines = capsys.readouterr().err.splitlines()
-    assert [line.rpartition("; ")[2] for line in lines] == ["2 min 0 s left", "30 s left"]
+    assert lines == ["[1/3] a; 2 min 0 s left", "[2/3] b; 30 s left"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import os
+import sys
 import time
 from collections.abc import Iterable, Mapping
 
-from .definition import Run
 from .folder import State, SweepFolder
-from .reading import PART
+from .paper import PART
+from .plan import Run
 
 # A part of a definition and the commands of its runs: a forward pass takes them about as long.
 _Kind = tuple[str, ...]
@@ -62,7 +63,7 @@ def expected_seconds(
 
 
 def _kind(run: Run) -> _Kind:
-    return (run.cell.get(PART, ""), *(step[0] for step in run.steps))
+    return (run.cell.get(PART, ""), *(stage.command for stage in run.stages))
 
 
 def spent_seconds(folder: SweepFolder, state: State) -> dict[str, float]:
@@ -90,3 +91,45 @@ def makespan(seconds: Iterable[float], at_once: int) -> float:
     for each in seconds:
         heapq.heapreplace(ends, ends[0] + each)
     return max(ends)
+
+
+class Tally:
+    """Says that one of several jobs has ended, and how long the others take.
+
+    Args:
+        total: number of jobs.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.ended = 0
+        self.started = time.monotonic()
+
+    def say(self, text: str, share: float | None = None) -> None:
+        """Count a job that has ended and print how.
+
+        Args:
+            text: what is said of it.
+            share: of all the work that has ended with it, in (0, 1]; default: of the jobs.
+        """
+        self.ended += 1
+        line = f"[{self.ended}/{self.total}] {text}"
+        if self.ended < self.total:
+            line += f"; {duration(self.seconds_left(share or self.ended / self.total))} left"
+        print(line, file=sys.stderr, flush=True)
+
+    def seconds_left(self, share: float) -> float:
+        """Estimate from the share of the work that has ended."""
+        return (time.monotonic() - self.started) * (1 - share) / share
+
+
+def duration(seconds: float) -> str:
+    """Write a time in its two largest units, such as "3 h 20 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
