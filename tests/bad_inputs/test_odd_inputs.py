@@ -25,7 +25,7 @@ ROWS = [
     ("finetun", {}, "the command 'finetun': did you mean 'finetune'"),
     ("%00", {}, "NUL"),
     ("robust trian", {}, "the command 'robust trian': did you mean 'robust train'"),
-    ("sweep rum", {}, "'rum': did you mean 'run'"),
+    ("sweep rum", {}, "'sweep rum': did you mean 'sweep run'"),
     ("domainbed instal", {}, "'domainbed instal': did you mean 'domainbed install'"),
     # Names.
     *((f"finetune {SMALL} --data-dir {name}", {}, sentence) for name, sentence in (

@@ -12,9 +12,9 @@ import pytest
 
 from core_tuning.cli import main
 from core_tuning.errors import UserError
-from core_tuning.sweeps import arguments
 from core_tuning.sweeps.expand import load_sweep
 from core_tuning.sweeps.folder import start_sweep
+from core_tuning.sweeps.plan import DOMAINBED, FOLDER, known_options
 
 TINY = {
     "fraction": "0.1", "batch_size": "16", "image_size": "16", "limit_steps": "1", "workers": "0",
@@ -35,7 +35,7 @@ def test_each_part_of_emoji_ends_with_its_file(tmp_path):
         for attempt in range(2):
             assert (folder / run.done).exists() == bool(attempt), part
             for step in run.argvs("{folder}"):
-                words = [str(folder) if word == arguments.FOLDER else word for word in step]
+                words = [str(folder) if word == FOLDER else word for word in step]
                 assert main(words) == 0
         assert json.loads((folder / "run.json").read_text())["seed"] == 4
     report = json.loads((place.run_path(first["plain"].id) / first["plain"].done).read_text())
@@ -73,4 +73,4 @@ def test_options_of_domainbed_are_those_of_its_script():
         pytest.skip(str(error))
     known = {name.lstrip("-") for name in options_of(script_path(root, "train"))}
     ours = {"trial_seed", "seed", "output_dir"}
-    assert known - ours == set(arguments.known_options("domainbed")) - {"workers"}
+    assert known - ours == set(known_options(DOMAINBED)) - {"workers"}

@@ -11,8 +11,8 @@ from core_tuning.algorithms.environments import load_environments
 from core_tuning.config import COMMANDS
 from core_tuning.errors import UserError
 from core_tuning.robustness.train import adversarial
-from core_tuning.sweeps import arguments
 from core_tuning.sweeps.expand import load_sweep
+from core_tuning.sweeps.plan import FOLDER
 from core_tuning.sweeps.reading import read_definition, sweep_names
 
 NAMES = sweep_names()
@@ -29,7 +29,7 @@ CLAIMS = {
 
 def parse(step, folder):
     """Parse a step by the parser of the command that it starts."""
-    words = [str(folder) if word == arguments.FOLDER else word for word in step]
+    words = [str(folder) if word == FOLDER else word for word in step]
     size = 2 if words[0] == "robust" else 1
     name = " ".join(words[:size])
     return COMMANDS[name].options_class().read(name, words[size:])

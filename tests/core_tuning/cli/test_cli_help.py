@@ -48,7 +48,8 @@ def test_mistakes_that_need_no_torch_do_not_wait_for_it(tmp_path, line):
     assert "gone" in run.stderr or "nan" in run.stderr
 
 
-@pytest.mark.parametrize("command", [None, *COMMANDS])
+# The others print the help of DomainBed's own scripts, where there is a checkout.
+@pytest.mark.parametrize("command", [None, *(name for name in COMMANDS if COMMANDS[name].options)])
 def test_help_does_not_wait_for_torch(command):
     program = (
         "import sys\n"
