@@ -85,7 +85,8 @@ def load_environments(
     domains = load_domains(root, skipped=skipped, turn=layout is None)
     found = fingerprint(domains)
     if scan and dataset != EMOJI:
-        scan_headers(domains.values(), found)
+        paths = [path for images in domains.values() for path in images.paths]
+        scan_headers(paths, found["sha256"])
     first = next(iter(domains.values()))
     return Environments(
         list(domains),

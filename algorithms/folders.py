@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from core_tuning.data.folders import require_same_classes
+from core_tuning.data.folder import require_same_classes
 from core_tuning.errors import UserError
 
 

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from core_tuning.data.images import LabelledImages
 from core_tuning.data.loading import load_batches
-from core_tuning.data.seeding import seeded_generator
+from core_tuning.data.splits import seeded_generator
 from core_tuning.errors import UserError
 from core_tuning.stopping import worker_setup
 

@@ -3,9 +3,8 @@
 from .catalogue import DATASETS, load_splits
 from .embedded import emoji_domains_folder
 from .fingerprint import check_same_images, describe_change, fingerprint
-from .folders import load_domains
+from .folder import Skipped, load_domains
 from .images import LabelledImages
-from .listing import Skipped
 from .loading import EpochSampler, SeededTransform, evaluation_batches, load_batches
 from .scan import scan_headers
 from .splits import Splits

@@ -1,78 +1,122 @@
-"""Every data set by name."""
+"""Every data set by name, and the sizes that Table 10 prints."""
 
 from __future__ import annotations
 
+import csv
 import difflib
 import os
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
+from torchvision import datasets
+
 from ..errors import UserError
-from . import manual_sets, torchvision_sets
 from .fingerprint import fingerprint
-from .folders import load_folder
+from .folder import load_folder, require_folder
 from .images import ImageFiles
-from .paper_sizes import size_warnings
 from .scan import scan_headers
+from .sets import (
+    Place,
+    Torchvision,
+    caltech101,
+    emoji_domains,
+    flowers_kaggle,
+    imagenet20,
+    inat18,
+)
 from .splits import Source, Splits, carve_and_sample
-
-TorchvisionReader = Callable[[str, Path, str, bool], Source]
-
-
-class _Downloadable(NamedTuple):
-    """A set that torchvision reads and downloads; `layout` is what its root folder holds."""
-
-    read: TorchvisionReader
-    layout: str
-
-
-class _Manual(NamedTuple):
-    """A set that is laid out by hand; `layout` is what its root folder holds."""
-
-    read: Callable[[Path, str], Source]
-    layout: str
-
 
 EMBEDDED = "emoji_domains"
 USERS_FOLDER = "folder"
-_DOWNLOADABLE = {
-    "cifar10": _Downloadable(torchvision_sets.cifar, "cifar-10-batches-py/"),
-    "cifar100": _Downloadable(torchvision_sets.cifar, "cifar-100-python/"),
-    "dtd": _Downloadable(torchvision_sets.dtd, "dtd/dtd/images/ and dtd/dtd/labels/"),
-    "aircraft": _Downloadable(torchvision_sets.aircraft, "fgvc-aircraft-2013b/data/"),
-    "pets": _Downloadable(
-        torchvision_sets.pets, "oxford-iiit-pet/images/ and oxford-iiit-pet/annotations/"
+
+
+class DataSet(NamedTuple):
+    """A set that a user has on disk.
+
+    Attributes:
+        layout: what its root folder holds.
+        read: reads it.
+        downloadable: whether torchvision can fetch it.
+    """
+
+    layout: str
+    read: Callable[[Place], Source]
+    downloadable: bool = True
+
+
+_TEST = {"split": "test"}
+_TRAINVAL = ({"split": "trainval"},)
+_TRAIN_AND_VAL = ({"split": "train"}, {"split": "val"})
+_TRAIN_TEST = "torchvision train/test"
+_ON_DISK = {
+    "cifar10": DataSet(
+        "cifar-10-batches-py/",
+        Torchvision(datasets.CIFAR10, ({"train": True},), {"train": False}, _TRAIN_TEST),
     ),
-    "flowers": _Downloadable(
-        torchvision_sets.flowers,
+    "cifar100": DataSet(
+        "cifar-100-python/",
+        Torchvision(datasets.CIFAR100, ({"train": True},), {"train": False}, _TRAIN_TEST),
+    ),
+    "dtd": DataSet(
+        "dtd/dtd/images/ and dtd/dtd/labels/",
+        Torchvision(datasets.DTD, _TRAIN_AND_VAL, _TEST, "torchvision trainval/test, partition 1"),
+    ),
+    "aircraft": DataSet(
+        "fgvc-aircraft-2013b/data/",
+        Torchvision(datasets.FGVCAircraft, _TRAINVAL, _TEST, "torchvision trainval/test, variants"),
+    ),
+    "pets": DataSet(
+        "oxford-iiit-pet/images/ and oxford-iiit-pet/annotations/",
+        Torchvision(datasets.OxfordIIITPet, _TRAINVAL, _TEST, "torchvision trainval/test"),
+    ),
+    # The official split, which is not the paper's (Kaggle's) one.
+    "flowers": DataSet(
         "flowers-102/jpg/, flowers-102/imagelabels.mat and flowers-102/setid.mat",
+        Torchvision(
+            datasets.Flowers102,
+            _TRAIN_AND_VAL,
+            _TEST,
+            "torchvision train+val/test, not Kaggle's split",
+        ),
     ),
-    "caltech101": _Downloadable(
-        torchvision_sets.caltech101, "caltech101/101_ObjectCategories/class/*.jpg"
-    ),
-}
-_MANUAL = {
-    "cars": _Manual(
-        torchvision_sets.cars,
+    "caltech101": DataSet("caltech101/101_ObjectCategories/class/*.jpg", caltech101),
+    # torchvision reads it, but can no longer download it.
+    "cars": DataSet(
         "stanford_cars/ with cars_train/*.jpg, cars_test/*.jpg, cars_test_annos_withlabels.mat, "
         "devkit/cars_meta.mat and devkit/cars_train_annos.mat",
+        Torchvision(datasets.StanfordCars, ({"split": "train"},), _TEST, _TRAIN_TEST),
+        downloadable=False,
     ),
-    "flowers_kaggle": _Manual(
-        manual_sets.flowers_kaggle, "train/1 to train/102 and valid/1 to valid/102"
+    "flowers_kaggle": DataSet(
+        "train/1 to train/102 and valid/1 to valid/102", flowers_kaggle, downloadable=False
     ),
-    "imagenet20": _Manual(
-        manual_sets.imagenet20,
+    "imagenet20": DataSet(
         "imagenette2/{train,val}/n*/ and imagewoof2/{train,val}/n*/ (or both -320, or both -160)",
+        imagenet20,
+        downloadable=False,
     ),
-    "inat18": _Manual(
-        manual_sets.inat18, "train2018.json, val2018.json and train_val2018/ with the images"
+    "inat18": DataSet(
+        "train2018.json, val2018.json and train_val2018/ with the images",
+        inat18,
+        downloadable=False,
     ),
-    USERS_FOLDER: _Manual(
-        lambda root, _: load_folder(root), "train/class/* and val/class/* (or test/class/*)"
+    USERS_FOLDER: DataSet(
+        "train/class/* and val/class/* (or test/class/*)",
+        lambda place: load_folder(place.root),
+        downloadable=False,
     ),
 }
-DATASETS = (EMBEDDED, *_DOWNLOADABLE, *_MANUAL)
+DATASETS = (EMBEDDED, *_ON_DISK)
+
+# Why a set's official split does not have the number that Table 10 prints.
+_KAGGLE = "the paper uses Kaggle's split, which is 'flowers_kaggle'"
+EXPLANATIONS = {
+    ("pets", "test"): "the official test split has 3,669 images, so the paper's is a misprint",
+    ("flowers", "train"): _KAGGLE,
+    ("flowers", "test"): _KAGGLE,
+}
 
 
 def load_splits(
@@ -103,12 +147,20 @@ def load_splits(
             laid out as expected, or has files that are not images; one sentence says what to do.
     """
     source = _read(name, root, download)
-    _check_labels(name, source)
-    found = fingerprint(source.parts())
+    parts = source.parts()
+    for part, images in parts.items():
+        # What a damaged list of images leaves.
+        if not len(images):
+            raise UserError(f"'{name}' has no {part} images: unpack or copy its files anew.")
+        if not 0 <= min(images.labels) <= max(images.labels) < len(images.classes):
+            raise UserError(
+                f"'{name}' has {part} images of none of its {len(images.classes)} classes: unpack "
+                "or copy its lists of images anew."
+            )
+    found = fingerprint(parts)
     if scan and name == USERS_FOLDER:
-        scan_headers(
-            [part for part in source.parts().values() if isinstance(part, ImageFiles)], found
-        )
+        files = [images for images in parts.values() if isinstance(images, ImageFiles)]
+        scan_headers([path for images in files for path in images.paths], found["sha256"])
     train, held_out = carve_and_sample(source, fraction=fraction, validation=validation, seed=seed)
     return Splits(
         name=name,
@@ -122,45 +174,69 @@ def load_splits(
     )
 
 
-def _check_labels(name: str, source: Source) -> None:
-    """Refuse what a damaged list of images leaves: a part without images, or labels of no class."""
-    for part, images in source.parts().items():
-        if not len(images):
-            raise UserError(f"'{name}' has no {part} images: unpack or copy its files anew.")
-        if not 0 <= min(images.labels) <= max(images.labels) < len(images.classes):
-            raise UserError(
-                f"'{name}' has {part} images of none of its {len(images.classes)} classes: unpack "
-                "or copy its lists of images anew."
-            )
-
-
 def _read(name: str, root: str | os.PathLike[str] | None, download: bool) -> Source:
     if name == EMBEDDED:
         if root is not None or download:
             given = "--download" if root is None else f"--data-dir {os.fspath(root)}"
             raise UserError(f"'{EMBEDDED}' ships with the package: leave out {given}.")
-        return manual_sets.emoji_domains()
-    if name in _DOWNLOADABLE:
-        downloadable = _DOWNLOADABLE[name]
-        folder = _required_root(name, root, f"{downloadable.layout} in it, or --download as well")
-        return downloadable.read(name, folder, downloadable.layout, download)
-    if name in _MANUAL:
-        manual = _MANUAL[name]
-        if download:
-            raise UserError(
-                f"'{name}' cannot be downloaded by torchvision: lay out {manual.layout} in a "
-                "folder by hand and give it as --data-dir FOLDER without --download."
-            )
-        return manual.read(_required_root(name, root, f"{manual.layout} in it"), manual.layout)
-    nearest = difflib.get_close_matches(name, DATASETS, n=1) or ["folder"]
-    raise UserError(
-        f"Unknown data set '{name}': expected one of {', '.join(DATASETS)}; "
-        f"did you mean '{nearest[0]}'?"
-    )
-
-
-def _required_root(name: str, root: str | os.PathLike[str] | None, layout: str) -> Path:
+        return emoji_domains()
+    if name not in _ON_DISK:
+        nearest = difflib.get_close_matches(name, DATASETS, n=1) or [USERS_FOLDER]
+        raise UserError(
+            f"Unknown data set '{name}': expected one of {', '.join(DATASETS)}; "
+            f"did you mean '{nearest[0]}'?"
+        )
+    layout, read, downloadable = _ON_DISK[name]
+    hint = "; --download fetches the set" if downloadable and not download else ""
     if root is None:
-        raise UserError(f"'{name}' needs a folder: give --data-dir FOLDER with {layout}.")
+        raise UserError(
+            f"'{name}' needs a folder: give --data-dir FOLDER with {layout} in it{hint}."
+        )
+    if download and not downloadable:
+        raise UserError(
+            f"'{name}' cannot be downloaded by torchvision: lay out {layout} in a folder by hand "
+            "and give it as --data-dir FOLDER without --download."
+        )
     # Path's own method raises an error where there is no such user.
-    return Path(os.path.expanduser(root))  # noqa: PTH111
+    place = Place(name, Path(os.path.expanduser(root)), layout, download, hint)  # noqa: PTH111
+    if not download:
+        require_folder(place.root, str(place))
+    return read(place)
+
+
+class Sizes(NamedTuple):
+    """Numbers of classes, and of images in either split."""
+
+    classes: int
+    train: int
+    test: int
+
+
+def paper_sizes() -> dict[str, Sizes]:
+    """Return Table 10: the name of a data set to its number of classes and of images."""
+    table = resources.files("core_tuning") / "paper_tables" / "table10_datasets.csv"
+    return {
+        row["dataset"]: Sizes(*(int(row[field]) for field in Sizes._fields))
+        for row in csv.DictReader(table.read_text().splitlines())
+    }
+
+
+def size_warnings(name: str, source: Source) -> list[str]:
+    """Return a sentence for each number that differs from Table 10's.
+
+    A set that Table 10 does not have, such as a user's folder, is not checked.
+    """
+    sizes = paper_sizes().get("flowers" if name == "flowers_kaggle" else name)
+    if sizes is None:
+        return []
+    found = Sizes(len(source.train.classes), len(source.train), len(source.test))
+    warnings = []
+    for part, expected, count in zip(Sizes._fields, sizes, found, strict=True):
+        if count != expected:
+            what = "classes" if part == "classes" else f"images in the {part} split"
+            reason = EXPLANATIONS.get((name, part))
+            warnings.append(
+                f"{name} ({source.split}) has {count:,} {what} where Table 10 of the paper prints "
+                f"{expected:,}{f': {reason}' if reason else ''}."
+            )
+    return warnings

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from ..cache import CACHE_VARIABLE, cache_folder
 from ..errors import UserError
-from .listing import entries, is_folder, is_hidden
 from .names import shown
 
 
@@ -61,6 +60,35 @@ def unpack(archive: Path, cache: Path) -> Path:
                 "written."
             ) from error
     return target
+
+
+def is_hidden(name: str) -> bool:
+    """Say whether a name is of a hidden file or folder, or of macOS's archive debris."""
+    return name.startswith((".", "__MACOSX"))
+
+
+def entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    """Return what lies in a folder, by name.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(
+            f"The folder {shown(folder)} cannot be read ({error.strerror}): give yourself the "
+            "right to read it, or remove it."
+        ) from error
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Say whether an entry is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, for one, leads nowhere
+        return False
 
 
 def _sizes(root: Path) -> Iterator[tuple[str, int]]:

@@ -1,31 +1,22 @@
-"""Labelled images, read as RGB: from files or from one array in memory."""
+"""Labelled images, read as RGB: from files or decoded in memory."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
 from ..errors import UserError
-from .checking import each_file, file_size, reason_of
 from .modes import to_rgb, upright
 from .names import shown
+from .scan import each_file, file_size, open_image, reason_of
 
 ImageAndLabel = tuple[Image.Image, int]
-
-
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Open an image file without decoding it.
-
-    Raises:
-        Exception: of any kind, if it is no file or no image.
-    """
-    file_size(path)
-    return Image.open(path)
 
 
 def read_image(path: str | os.PathLike[str], *, turn: bool = False) -> Image.Image:
@@ -111,6 +102,20 @@ class ImageFiles(LabelledImages):
         self.root = os.fspath(root)
         self.turn = turn
 
+    @classmethod
+    def of_classes(
+        cls,
+        paths: Mapping[str, Sequence[str]],
+        classes: Sequence[str],
+        root: Path,
+        *,
+        turn: bool = False,
+    ) -> ImageFiles:
+        """Make one set of the images of each class, in the order of `classes`."""
+        labels = [label for label, name in enumerate(classes) for _ in paths[name]]
+        every = [path for name in classes for path in paths[name]]
+        return cls(every, labels, classes, root=root, turn=turn)
+
     def image(self, index: int) -> Image.Image:
         return read_image(self.paths[index], turn=self.turn)
 
@@ -146,30 +151,11 @@ class ImageFiles(LabelledImages):
             yield os.fsencode(path.removeprefix(above)) + f"\0{label}\0{size}\0".encode()
 
 
-class ImageArray(LabelledImages):
-    """Images in one array of bytes (n, h, w, 3)."""
-
-    def __init__(self, array: np.ndarray, labels: Sequence[int], classes: Sequence[str]) -> None:
-        super().__init__(labels, classes)
-        self.array = array
-
-    def image(self, index: int) -> Image.Image:
-        return Image.fromarray(self.array[index])
-
-    def subset(self, indices: Sequence[int]) -> ImageArray:
-        chosen = np.asarray(indices, dtype=np.int64)
-        return ImageArray(self.array[chosen], [self.labels[i] for i in indices], self.classes)
-
-    def identity(self) -> Iterator[bytes | memoryview]:
-        yield f"{self.array.shape} {self.labels}".encode()
-        yield np.ascontiguousarray(self.array).reshape(-1).data
-
-
 class DecodedImages(LabelledImages):
-    """Images of any sizes, decoded in memory: a list of arrays of bytes (h, w, 3)."""
+    """Images decoded in memory: arrays of bytes (h, w, 3) of any sizes, or one (n, h, w, 3)."""
 
     def __init__(
-        self, arrays: Sequence[np.ndarray], labels: Sequence[int], classes: Sequence[str]
+        self, arrays: Iterable[np.ndarray], labels: Sequence[int], classes: Sequence[str]
     ) -> None:
         super().__init__(labels, classes)
         self.arrays = list(arrays)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..checks import check_range
 from ..errors import UserError
 from ..stopping import undisturbed, worker_setup
 from .images import ImageAndLabel
-from .seeding import seeded_generator
+from .splits import seeded_generator
 
 # The index of an image and the seed of its augmentation; None where nothing is random.
 Key = tuple[int, int | None]
@@ -55,20 +56,20 @@ class SeededTransform(Dataset[tuple[Tensor, int]]):
 class EpochSampler:
     """Gives each epoch's batches without keeping a state, so that any batch can be resumed at.
 
+    The last batch of an epoch is left out where it would be smaller than the others.
+
     Args:
         n: number of images.
         batch_size: images in a batch.
         seed: what every epoch's order and augmentations depend on, 0 or more.
-        drop_last: leave out the last batch where it would be smaller than the others.
 
     Raises:
-        UserError: there are fewer images than a batch, or the batch size is not positive.
+        UserError: there are fewer images than a batch, or the batch size is out of range.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int, *, drop_last: bool = True) -> None:
-        if batch_size < 1:
-            raise UserError(f"--batch-size {batch_size} is out of range: expected 1 or more.")
-        if drop_last and n < batch_size:
+    def __init__(self, n: int, batch_size: int, seed: int) -> None:
+        check_range("batch_size", batch_size, "--batch-size")
+        if n < batch_size:
             raise UserError(
                 f"The training set has {n} images, fewer than a batch of {batch_size}: "
                 f"give --batch-size {n} or less, or more images."
@@ -76,12 +77,10 @@ class EpochSampler:
         self.n = n
         self.batch_size = batch_size
         self.seed = seed
-        self.drop_last = drop_last
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
-        whole, left_over = divmod(self.n, self.batch_size)
-        return whole if self.drop_last or not left_over else whole + 1
+        return self.n // self.batch_size
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[list[Key]]:
         """Yield the keys (index, seed) of each batch of an epoch, from batch `start` on.
@@ -137,9 +136,5 @@ def load_batches(loader: Iterable[Batch]) -> Iterator[Batch]:
             batches = iter(loader)
         yield from batches
     except UserError as error:
-        raise UserError(_last_sentence(error)) from None
-
-
-def _last_sentence(error: Any) -> str:
-    _, raised, sentence = str(error).rpartition(f"{UserError.__name__}: ")
-    return sentence.strip() if raised else str(error)
+        sentence = str(error).rpartition(f"{UserError.__name__}: ")[2]
+        raise UserError(sentence.strip()) from None

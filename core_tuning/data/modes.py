@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 _PLAIN = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
 _TRANSPARENT = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
@@ -23,15 +23,6 @@ _SIXTEEN_BITS_IN_I = frozenset({"PNG", "PPM"})
 _WORDS = {"I": "integers of 32 bits", "F": "floating-point numbers"}
 # Tags of TIFF.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -85,8 +76,8 @@ def upright(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF orientation says."""
     image.load()  # some formats keep it behind the pixels
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
     # A damaged EXIF block may raise anything, and says nothing of how the image was held.
     except Exception:
         return image
-    return image if turn is None else image.transpose(turn)

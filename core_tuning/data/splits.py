@@ -7,9 +7,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from ..checks import check_range
 from ..errors import UserError
 from .images import LabelledImages
-from .seeding import seeded_generator
 
 # Each kind of choice has a stream of its own, so that one seed does not repeat itself.
 _CARVE, _SAMPLE_TRAIN, _SAMPLE_VALIDATION, _PER_CLASS = range(4)
@@ -54,6 +56,18 @@ class Source(NamedTuple):
         """Return its images by what they are for."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: images for name, images in parts.items() if images is not None}
+
+
+def seeded_generator(seed: int, *path: int) -> np.random.Generator:
+    """Return a generator that depends on the seed and the path below it only.
+
+    `SeedSequence` mixes the numbers, so that neighbouring seeds or epochs share nothing.
+
+    Raises:
+        UserError: the seed is negative.
+    """
+    check_range("seed", seed, "--seed")
+    return np.random.default_rng(np.random.SeedSequence((seed, *path)))
 
 
 def _positions(strata: Sequence[Hashable], generator_path: tuple[int, ...]) -> list[list[int]]:
@@ -101,16 +115,14 @@ def stratified_split(
     return rest, chosen
 
 
-def stratified_sample(strata: Sequence[Hashable], fraction: float, seed: int) -> list[int]:
+def stratified_sample(
+    strata: Sequence[Hashable], fraction: float, seed: int, stream: int = _SAMPLE_TRAIN
+) -> list[int]:
     """Choose a fraction of the indices of each stratum, at least one (the sampling of Table 5).
 
     The choice of a smaller fraction is a part of a larger one's at the same seed.
     """
-    return _sample(strata, fraction, (seed, _SAMPLE_TRAIN))
-
-
-def _sample(strata: Sequence[Hashable], fraction: float, path: tuple[int, ...]) -> list[int]:
-    groups = _positions(strata, path)
+    groups = _positions(strata, (seed, stream))
     return sorted(i for group in groups for i in group[: max(1, round(fraction * len(group)))])
 
 
@@ -135,10 +147,8 @@ def carve_and_sample(
     Raises:
         UserError: `fraction` is not in (0, 1], or `validation` not in [0, 1).
     """
-    if not 0 < fraction <= 1:
-        raise UserError(f"--fraction {fraction} is out of range: expected more than 0, at most 1.")
-    if not 0 <= validation < 1:
-        raise UserError(f"--validation {validation} is out of range: expected 0 or more, below 1.")
+    check_range("fraction", fraction, "--fraction")
+    check_range("validation", validation, "--validation")
     train, held_out = source.train, source.validation
     if held_out is None:
         rest, chosen = list(range(len(train))), list[int]()
@@ -146,6 +156,8 @@ def carve_and_sample(
             rest, chosen = stratified_split(train.labels, validation, seed)
         train, held_out = train.subset(rest), train.subset(chosen)
     if fraction < 1:
-        train = train.subset(_sample(train.labels, fraction, (seed, _SAMPLE_TRAIN)))
-        held_out = held_out.subset(_sample(held_out.labels, fraction, (seed, _SAMPLE_VALIDATION)))
+        train, held_out = (
+            part.subset(stratified_sample(part.labels, fraction, seed, stream))
+            for part, stream in ((train, _SAMPLE_TRAIN), (held_out, _SAMPLE_VALIDATION))
+        )
     return train, held_out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from ..errors import UserError
+from ..checks import check_choice, check_range
 
 
 class Transforms(NamedTuple):
@@ -89,18 +88,13 @@ def build_transforms(recipe: str, image_size: int | None = None) -> Transforms:
             image is resized to before a crop grows with it.
 
     Raises:
-        UserError: no recipe has that name, or the size is not positive.
+        UserError: no recipe has that name, or the size is out of range.
     """
-    if recipe not in RECIPES:
-        nearest = difflib.get_close_matches(recipe, RECIPES, n=1) or ["imagenet"]
-        raise UserError(
-            f"Unknown transform recipe '{recipe}': expected one of {', '.join(RECIPES)}; "
-            f"did you mean '{nearest[0]}'?"
-        )
-    build, default_size = RECIPES[recipe]
-    size = default_size if image_size is None else image_size
-    if size < 1:
-        raise UserError(f"--image-size {size} is out of range: expected 1 pixel or more.")
+    check_choice("recipe", recipe, tuple(RECIPES))
+    build, size = RECIPES[recipe]
+    if image_size is not None:
+        check_range("image_size", image_size, "--image-size")
+        size = image_size
     return build(size)
 
 

@@ -1,8 +1,8 @@
 import pytest
 
 from core_tuning.data import DATASETS, load_splits
+from core_tuning.data.catalogue import paper_sizes, size_warnings
 from core_tuning.data.images import ImageFiles
-from core_tuning.data.paper_sizes import paper_sizes, size_warnings
 from core_tuning.data.splits import Source
 from core_tuning.errors import UserError
 

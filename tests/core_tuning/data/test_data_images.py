@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core_tuning.data.images import ImageArray, ImageFiles, read_image
+from core_tuning.data.images import DecodedImages, ImageFiles, read_image
 from core_tuning.errors import UserError
 
 
@@ -61,7 +61,7 @@ def test_subset_keeps_labels_and_survives_pickling(tmp_path, write_image):
 
 def test_array_subset():
     array = np.arange(2 * 2 * 2 * 3, dtype=np.uint8).reshape(2, 2, 2, 3)
-    subset = ImageArray(array, [4, 5], ["x"] * 6).subset([1])
+    subset = DecodedImages(array, [4, 5], ["x"] * 6).subset([1])
     image, label = subset[0]
     assert (image.getpixel((0, 0)), label) == ((12, 13, 14), 5)
-    assert len(ImageArray(array, [4, 5], ["x"] * 6).subset([])) == 0
+    assert len(DecodedImages(array, [4, 5], ["x"] * 6).subset([])) == 0

@@ -9,7 +9,7 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from core_tuning.data import load_domains, load_splits
-from core_tuning.data.listing import subfolders
+from core_tuning.data.folder import subfolders
 from core_tuning.errors import UserError
 
 

@@ -12,14 +12,14 @@ from core_tuning.data import (
     evaluation_batches,
     load_batches,
 )
-from core_tuning.data.images import ImageArray, ImageFiles
+from core_tuning.data.images import DecodedImages, ImageFiles
 from core_tuning.errors import UserError
 
 
 @pytest.fixture
 def images():
     pixels = np.random.default_rng(0).integers(0, 256, (23, 32, 32, 3), dtype=np.uint8)
-    return ImageArray(pixels, [i % 3 for i in range(23)], ["a", "b", "c"])
+    return DecodedImages(pixels, [i % 3 for i in range(23)], ["a", "b", "c"])
 
 
 def _load(images, batches, workers=0):
@@ -74,11 +74,16 @@ def test_evaluation_is_in_order_and_complete(images):
 
 
 def test_an_epoch_has_every_image_once():
-    sampler = EpochSampler(23, 4, seed=0, drop_last=False)
+    sampler = EpochSampler(24, 4, seed=0)
     batches = list(sampler.batches(0))
-    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 3]
-    assert len(sampler) == 6
-    assert sorted(index for batch in batches for index, _ in batch) == list(range(23))
+    assert [len(batch) for batch in batches] == [4] * len(sampler) == [4] * 6
+    assert sorted(index for batch in batches for index, _ in batch) == list(range(24))
+
+
+def test_a_smaller_last_batch_is_left_out():
+    sampler = EpochSampler(23, 4, seed=0)
+    batches = list(sampler.batches(0))
+    assert [len(batch) for batch in batches] == [4] * len(sampler) == [4] * 5
 
 
 def test_neighbouring_seeds_and_epochs_share_nothing():
@@ -98,9 +103,9 @@ def test_fewer_images_than_a_batch():
 
 
 def test_arguments_out_of_range():
-    with pytest.raises(UserError, match="--batch-size 0 is out of range"):
+    with pytest.raises(UserError, match="--batch-size is 0: expected at least 1"):
         EpochSampler(3, 0, seed=0)
-    with pytest.raises(UserError, match="The seed -1 is negative"):
+    with pytest.raises(UserError, match="--seed is -1: expected at least 0"):
         next(EpochSampler(3, 1, seed=-1).batches(0))
 
 

@@ -81,11 +81,11 @@ def test_own_validation_set_is_kept():
 @pytest.mark.parametrize(
     ("fraction", "validation", "seed", "message"),
     [
-        (0.0, 0.1, 0, r"--fraction 0\.0 is out of range"),
-        (1.5, 0.1, 0, r"--fraction 1\.5 is out of range"),
-        (1.0, 1.0, 0, r"--validation 1\.0 is out of range"),
-        (1.0, -0.1, 0, r"--validation -0\.1 is out of range"),
-        (1.0, 0.1, -1, "The seed -1 is negative"),
+        (0.0, 0.1, 0, r"--fraction is 0\.0: expected above 0"),
+        (1.5, 0.1, 0, r"--fraction is 1\.5: .*at most 1"),
+        (1.0, 1.0, 0, r"--validation is 1\.0: .*below 1"),
+        (1.0, -0.1, 0, r"--validation is -0\.1: expected at least 0"),
+        (1.0, 0.1, -1, "--seed is -1: expected at least 0"),
     ],
 )
 def test_arguments_out_of_range(fraction, validation, seed, message):

@@ -1,27 +1,17 @@
-"""Image folders: `root/split/class/*` and `root/domain/class/*`."""
+"""Image folders: `root/split/class/*` and `root/domain/class/*`, and what of them is skipped."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..errors import UserError
-from .embedded import emoji_domains_folder
+from .embedded import emoji_domains_folder, entries, is_folder, is_hidden
 from .images import ImageFiles
-from .listing import (
-    HIDDEN,
-    OUTSIDE,
-    Skipped,
-    entries,
-    image_paths,
-    is_folder,
-    is_hidden,
-    is_image_name,
-    subfolders,
-)
 from .names import check_class_names, listed, shown
 from .splits import Source
 
@@ -31,6 +21,85 @@ PARTS = {
     "validation": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
+KNOWN_NAMES = "; ".join(" or ".join(names) for names in PARTS.values())
+SUFFIXES = ", ".join(IMG_EXTENSIONS)
+DOMAIN_LAYOUT = "domain/class/* in it, as DomainBed lays out PACS, VLCS and office_home"
+HIDDEN = "hidden files or folders"
+OTHER = "files without a known suffix of an image"
+OUTSIDE = "files that lie in no class folder"
+LOOP = "links that lead back to a folder above them"
+
+
+class Skipped:
+    """Counts what a reader of folders leaves out, to be said once.
+
+    Args:
+        root: of the data set; examples are named below it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._paths: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, kind: str, path: str) -> None:
+        """Note a path that is skipped, of one of the kinds above."""
+        self._paths[kind].append(path)
+
+    def sentences(self) -> list[str]:
+        """Return a sentence for each kind, with its number and an example."""
+        return [
+            f"Skipped {kind}: {len(paths):,}{_suffixes(paths) if kind == OTHER else ''}, such as "
+            f"{shown(os.path.relpath(min(paths), self.root))}."
+            for kind, paths in self._paths.items()
+        ]
+
+
+def _suffixes(paths: Iterable[str]) -> str:
+    counts = Counter(Path(path).suffix.lower() or "none" for path in paths)
+    return f" ({', '.join(f'{shown(suffix)} {n:,}' for suffix, n in counts.most_common(5))})"
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return a folder's folders by name, linked ones too, without hidden ones."""
+    return [
+        Path(entry.path)
+        for entry in entries(folder)
+        if is_folder(entry) and not is_hidden(entry.name)
+    ]
+
+
+def image_paths(folder: Path, skipped: Skipped) -> list[str]:
+    """Return the image files below a folder in the order of torchvision's ImageFolder.
+
+    Folder by folder, that is: those of `a/` come before those of `a/b/`, whatever their names.
+    Links to files and folders are followed, as there, but not back to a folder above them. What
+    has an image's suffix and is no file is returned as well: it is refused when it is looked at.
+    """
+    found: dict[str, list[str]] = {}
+    above = {*folder.absolute().parents, *folder.resolve().parents, folder}
+    to_do = [(os.fspath(folder), frozenset(_identity(each) for each in above))]
+    while to_do:
+        path, ancestors = to_do.pop()
+        found[path] = []
+        for entry in entries(path):
+            if is_hidden(entry.name):
+                skipped.add(HIDDEN, entry.path)
+            elif is_folder(entry):
+                own = _identity(entry.path)
+                if own in ancestors:
+                    skipped.add(LOOP, entry.path)
+                else:
+                    to_do.append((entry.path, ancestors | {own}))
+            elif entry.name.lower().endswith(IMG_EXTENSIONS):
+                found[path].append(entry.path)
+            else:
+                skipped.add(OTHER, entry.path)
+    return [image for path in sorted(found) for image in found[path]]
+
+
+def _identity(folder: str | os.PathLike[str]) -> tuple[int, int]:
+    status = os.stat(folder)  # noqa: PTH116 (paths are strings here, because there are many)
+    return status.st_dev, status.st_ino
 
 
 def require_folder(folder: Path, layout: str) -> Path:
@@ -65,8 +134,7 @@ def scan_classes(
             `classes`.
     """
     require_folder(folder, "one folder of images a class")
-    root = folder if root is None else root
-    skipped = Skipped(root) if skipped is None else skipped
+    skipped = Skipped(folder) if skipped is None else skipped
     found: dict[str, list[str]] = {}
     for entry in entries(folder):
         if is_hidden(entry.name):
@@ -75,33 +143,25 @@ def scan_classes(
             found[entry.name] = image_paths(Path(entry.path), skipped)
         else:
             skipped.add(OUTSIDE, entry.path)
-    check_class_names(found, f"The folder {shown(folder)}")
+    where = f"The folder {shown(folder)}"
+    check_class_names(found, where)
     if not any(found.values()):
         raise UserError(
-            f"The folder {shown(folder)} has no images in class folders: expected class/*, files "
-            f"that end in {', '.join(IMG_EXTENSIONS)}."
+            f"{where} has no images in class folders: expected class/*, files that end in "
+            f"{SUFFIXES}."
         )
     for name, paths in found.items():
         if not paths:
             raise UserError(
                 f"The class folder {shown(folder / name)} has no images: add files that end in "
-                f"{', '.join(IMG_EXTENSIONS)}, or remove the folder."
+                f"{SUFFIXES}, or remove the folder."
             )
     if classes is not None:
-        require_same_classes(found, classes, f"The folder {shown(folder)}", "the others beside it")
+        require_same_classes(found, classes, where, "the others beside it")
     elif len(found) == 1:
-        raise UserError(
-            f"The folder {shown(folder)} has one class only ('{next(iter(found))}'): expected two "
-            "or more."
-        )
+        raise UserError(f"{where} has one class only ({listed(found)}): expected two or more.")
     names = sorted(found) if classes is None else classes
-    return ImageFiles(
-        [path for name in names for path in found[name]],
-        [label for label, name in enumerate(names) for _ in found[name]],
-        names,
-        root=root,
-        turn=turn,
-    )
+    return ImageFiles.of_classes(found, names, folder if root is None else root, turn=turn)
 
 
 def require_same_classes(
@@ -128,12 +188,10 @@ def load_folder(root: Path) -> Source:
     The folders may have any name of `PARTS`. Images are turned as their EXIF orientation says.
 
     Raises:
-        UserError: the folder is missing, has another layout, or its splits differ in classes.
+        UserError: the folder has another layout, or its splits differ in classes.
     """
-    layout = "train/class/* and val/class/* (or test/class/*) in it"
-    require_folder(root, layout)
     parts, others = _find_parts(root)
-    if not parts and is_domain_layout(root):
+    if not parts and _holds_domains(root):
         domains = ", ".join(shown(path.name) for path in subfolders(root))
         raise UserError(
             f"The folder {shown(root)} holds domains ({domains}) with class folders and no train "
@@ -143,28 +201,27 @@ def load_folder(root: Path) -> Source:
     if "train" not in parts or len(parts) < 2:
         missing = "train" if "train" not in parts else "val"
         raise UserError(
-            f"The folder {shown(root)} has no folder '{missing}': expected {layout}; known names "
-            f"are {_known_names()}."
+            f"The folder {shown(root)} has no folder '{missing}': expected train/class/* and "
+            f"val/class/* (or test/class/*) in it; known names are {KNOWN_NAMES}."
         )
     skipped = Skipped(root)
-    train = scan_classes(parts["train"], skipped=skipped, root=root, turn=True)
-    rest = {
-        part: scan_classes(folder, train.classes, skipped=skipped, root=root, turn=True)
-        for part, folder in parts.items()
-        if part != "train"
-    }
+    images: dict[str, ImageFiles] = {}
+    classes = None
+    for part, folder in parts.items():
+        images[part] = scan_classes(folder, classes, skipped=skipped, root=root, turn=True)
+        classes = images[part].classes
     warnings = skipped.sentences()
     if others:
         warnings.insert(
             0,
             f"The folder {shown(root)} also holds {listed(others)}, not used: the names of parts "
-            f"are {_known_names()}.",
+            f"are {KNOWN_NAMES}.",
         )
     return Source(
-        train=train,
-        test=rest["test"] if "test" in rest else rest["validation"],
+        train=images["train"],
+        test=images["test"] if "test" in images else images["validation"],
         split="folder " + "/".join(folder.name for folder in parts.values()),
-        validation=rest["validation"] if len(rest) == 2 else None,
+        validation=images["validation"] if len(images) == 3 else None,
         warnings=tuple(warnings),
     )
 
@@ -188,14 +245,10 @@ def _find_parts(root: Path) -> tuple[dict[str, Path], list[str]]:
     return {part: found[part] for part in PARTS if part in found}, others
 
 
-def _known_names() -> str:
-    return "; ".join(" or ".join(names) for names in PARTS.values())
-
-
-def is_domain_layout(root: Path) -> bool:
+def _holds_domains(root: Path) -> bool:
     """Say whether a folder looks like `root/domain/class/*`: images two folders below it."""
     return any(
-        is_image_name(entry.name)
+        entry.name.lower().endswith(IMG_EXTENSIONS)
         for domain in subfolders(root)
         for folder in subfolders(domain)
         for entry in entries(folder)
@@ -227,13 +280,12 @@ def load_domains(
         folder = emoji_domains_folder()
     else:
         folder = Path(root or "", name_or_root)
-    layout = "domain/class/* in it, as DomainBed lays out PACS, VLCS and office_home"
-    require_folder(folder, layout)
+    require_folder(folder, DOMAIN_LAYOUT)
     domains = subfolders(folder)
     check_class_names((path.name for path in domains), f"The folder {shown(folder)}")
     if len(domains) < 2:
         raise UserError(
-            f"The folder {shown(folder)} has {len(domains)} domains: expected {layout}."
+            f"The folder {shown(folder)} has {len(domains)} domains: expected {DOMAIN_LAYOUT}."
         )
     loaded: dict[str, ImageFiles] = {}
     classes = None
