@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from core_tuning.checkpoints.sources import EMBEDDED, default_encoder, load_image_encoder
 from core_tuning.data import build_transforms
 from core_tuning.methods import METHODS
-from core_tuning.pretrained import EMBEDDED, default_encoder, load_image_encoder
 from core_tuning.report.figures import Mark, save_embeddings, save_points, tsne
 from core_tuning.report.page import Block, Figure, Page, Section, write_html
 from core_tuning.report.summary import difference, summarise

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, DataLoader
 
-from core_tuning.checkpoint_recognition import METADATA_KEY
-from core_tuning.checkpoints import read_checkpoint
+from core_tuning.checkpoints.read import METADATA_KEY, read_checkpoint
 from core_tuning.data.loading import Key, SeededTransform, evaluation_loader, image_loader
 from core_tuning.data.splits import seeded_generator
 from core_tuning.files import append_line, write_atomically, write_json, write_lines

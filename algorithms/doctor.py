@@ -105,8 +105,8 @@ def _hook_row() -> Row:
 
 def _checkpoint_row() -> Row:
     # Here, because --help must not wait for torch.
-    from core_tuning.checkpoints import describe
-    from core_tuning.pretrained import EMBEDDED, RANDOM
+    from core_tuning.checkpoints.describe import describe
+    from core_tuning.checkpoints.sources import EMBEDDED, RANDOM
 
     from .hyperparameters import CHECKPOINT_VARIABLE
 

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from core_tuning.checkpoints.sources import EMBEDDED, RANDOM
 from core_tuning.checks import check_range
 from core_tuning.data.embedded import emoji_domains_folder
 from core_tuning.errors import UserError
 from core_tuning.files import require_file
 from core_tuning.options import check_name
-from core_tuning.pretrained import EMBEDDED, RANDOM
 
 from .folders import check_domains, count_images, subfolders
 from .hyperparameters import (

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core_tuning.checkpoints.sources import EMBEDDED, RANDOM, default_encoder, load_image_encoder
 from core_tuning.encoders import IMAGENET_MEAN, IMAGENET_STD, feature_dim, split_heads
 from core_tuning.errors import UserError
-from core_tuning.pretrained import EMBEDDED, RANDOM, default_encoder, load_image_encoder
 from core_tuning.training.learner import keep_statistics
 
 

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from core_tuning.checkpoints.sources import EMBEDDED, RANDOM, default_encoder
 from core_tuning.checks import RANGES, check_range
 from core_tuning.encoders import SMALL_ENCODER
 from core_tuning.errors import UserError
 from core_tuning.methods import METHODS, Method
 from core_tuning.options import declared, json_object
-from core_tuning.pretrained import EMBEDDED, RANDOM, default_encoder
 
 from .names import ALGORITHMS as ALGORITHMS
 from .names import CHECKPOINT_VARIABLE, DEBUG, DOMAINBED_STEPS, EMOJI, seed_hash

@@ -7,11 +7,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core_tuning.checkpoints.sources import EMBEDDED, default_encoder
 from core_tuning.errors import UserError
 from core_tuning.files import field, read_lines
 from core_tuning.methods import METHODS
 from core_tuning.options import declared
-from core_tuning.pretrained import EMBEDDED, default_encoder
 
 from .config import ALL, HPARAM_OF, DomainGeneralisation
 from .environments import Environments

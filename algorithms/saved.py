@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from core_tuning.checkpoint_tensors import load_tensors
-from core_tuning.checkpoints import read_checkpoint
+from core_tuning.checkpoints.read import read_checkpoint
+from core_tuning.checkpoints.sources import RANDOM
+from core_tuning.checkpoints.tensors import load_tensors
 from core_tuning.errors import UserError, reason, shown
 from core_tuning.files import field, write_atomically
-from core_tuning.pretrained import RANDOM
 from core_tuning.training.exported import model_file
 from core_tuning.training.learner import Learner
 

@@ -410,7 +410,7 @@ COMMANDS = {
         "tables and a page of what is finished, beside the paper's",
     ),
     "inspect": Command(
-        "core_tuning.inspect_checkpoint:main", "core_tuning.inspect_checkpoint:Inspect",
+        "core_tuning.checkpoints.inspect:main", "core_tuning.checkpoints.inspect:Inspect",
         "say what a checkpoint file is and how to load it",
     ),
 }  # fmt: skip

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core_tuning.checkpoint_recognition import RUN_CHECKPOINT_KEY, run_facts
-from core_tuning.checkpoints import read_checkpoint
+from core_tuning.checkpoints.read import read_checkpoint
+from core_tuning.checkpoints.recognise import RUN_CHECKPOINT_KEY, run_facts
 from core_tuning.config import RUN_FILES
 from core_tuning.data import default_recipe
 from core_tuning.data.transforms import RECIPES

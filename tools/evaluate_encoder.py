@@ -22,9 +22,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from core_tuning.checkpoints.sources import load_image_encoder
 from core_tuning.data.catalogue import load_splits
 from core_tuning.data.images import LabelledImages
-from core_tuning.pretrained import load_image_encoder
 
 
 def sample(images: LabelledImages, limit: int, side: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.utils.data import DataLoader
 
+from core_tuning.checkpoints.sources import EMBEDDED, RANDOM, load_image_encoder
 from core_tuning.config import Model, Training
 from core_tuning.data import Splits, build_transforms, default_recipe, load_splits
 from core_tuning.data.images import LabelledImages, decode, decoded_bytes
@@ -24,7 +25,6 @@ from core_tuning.data.transforms import RECIPES
 from core_tuning.encoders import NO_NORMALISATION, Normalisation, feature_dim
 from core_tuning.errors import UserError
 from core_tuning.methods import METHODS
-from core_tuning.pretrained import EMBEDDED, RANDOM, load_image_encoder
 
 from .learner import Learner
 from .seeds import seed_everything

@@ -12,8 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch.utils.data import DataLoader
 
-from core_tuning.checkpoint_recognition import METADATA_KEY
-from core_tuning.checkpoints import read_checkpoint
+from core_tuning.checkpoints.read import METADATA_KEY, read_checkpoint
 from core_tuning.config import Training
 from core_tuning.data.loading import EpochSampler, SeededTransform
 from core_tuning.files import field as field_of

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from core_tuning.checkpoint_recognition import facts_normalisation, run_facts
-from core_tuning.checkpoint_tensors import load_tensors
-from core_tuning.checkpoints import read_checkpoint
+from core_tuning.checkpoints.read import read_checkpoint
+from core_tuning.checkpoints.recognise import facts_normalisation, run_facts
+from core_tuning.checkpoints.tensors import load_tensors
 from core_tuning.data import build_transforms
 from core_tuning.encoders import (
     ImageEncoder,

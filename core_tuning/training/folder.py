@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 import core_tuning
-from core_tuning.checkpoint_recognition import RUN_CHECKPOINT_KEY, RUN_CHECKPOINT_VERSION
-from core_tuning.checkpoints import read_checkpoint
+from core_tuning.checkpoints.read import read_checkpoint
+from core_tuning.checkpoints.recognise import RUN_CHECKPOINT_KEY, RUN_CHECKPOINT_VERSION
 from core_tuning.config import MOVABLE, RUN_FILES
 from core_tuning.errors import UserError
 from core_tuning.files import (

@@ -9,12 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core_tuning.checkpoints.sources import EMBEDDED, RANDOM
 from core_tuning.config import PLACES, RUN_FILES, Run, TrainingOptions
 from core_tuning.data import check_same_images
 from core_tuning.errors import UserError
 from core_tuning.files import read_json, write_atomically, write_lines, writing
 from core_tuning.options import plain_values
-from core_tuning.pretrained import EMBEDDED, RANDOM
 
 from .build import Initial
 from .evaluate import Evaluated

@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 from torch import nn
 
+from core_tuning.checkpoints.sources import load_image_encoder
 from core_tuning.data import SeededTransform, build_transforms, load_splits
 from core_tuning.data.images import LabelledImages
 from core_tuning.data.loading import evaluation_loader, load_batches
 from core_tuning.errors import UserError
-from core_tuning.pretrained import load_image_encoder
 from core_tuning.report.figures import save_embeddings, tsne
 from core_tuning.report.page import Figure
 from core_tuning.training.build import NORMALISATIONS

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from core_tuning.algorithms import CECon, CETuning, CoreTuning
+from core_tuning.checkpoints.sources import load_image_encoder
 from core_tuning.encoders import IMAGENET_MEAN, IMAGENET_STD
 from core_tuning.errors import UserError
-from core_tuning.pretrained import load_image_encoder
 
 ALL = (CoreTuning, CECon, CETuning)
 SHAPE = (3, 32, 32)

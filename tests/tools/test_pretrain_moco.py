@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from core_tuning.pretrained import load_image_encoder
+from core_tuning.checkpoints.sources import load_image_encoder
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "pretrain_moco.py"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save as to_safetensors
 
-from core_tuning.checkpoints import describe
+from core_tuning.checkpoints.describe import describe
 from core_tuning.errors import UserError
 
 TOKENS = (

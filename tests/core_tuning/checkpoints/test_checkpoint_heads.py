@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from core_tuning.checkpoints import describe, load_pretrained
+from core_tuning.checkpoints.describe import describe
+from core_tuning.checkpoints.load import load_pretrained
+from core_tuning.checkpoints.sources import load_image_encoder
 from core_tuning.encoders import build_encoder, hidden_heads
 from core_tuning.errors import UserError
 from core_tuning.objectives import CrossEntropyLoss
-from core_tuning.pretrained import load_image_encoder
 from core_tuning.training.exported import load_model
 from core_tuning.training.learner import Learner
 

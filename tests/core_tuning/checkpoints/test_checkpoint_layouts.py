@@ -5,7 +5,7 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from core_tuning.checkpoints import load_pretrained
+from core_tuning.checkpoints.load import load_pretrained
 from core_tuning.encoders import NO_NORMALISATION, Normalisation
 
 IMAGENET = Normalisation()
@@ -270,6 +270,18 @@ def test_what_normalisation_each_format_brings(kit, tmp_path):
     assert loaded("not simclr v1, which is a ResNet-50").normalisation == IMAGENET
     assert loaded("simclr v1", normalisation=HALF).normalisation == HALF
     assert loaded("dino release").normalisation == IMAGENET
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "_fsdp_wrapped_module."],
+)
+def test_wrappers_in_any_order_do_not_count(kit, wrapper, tmp_path):
+    state = kit.state_of(RESNET)
+    encoder = kit.fresh(RESNET)
+    file = kit.save(tmp_path / "f.pt", {"state_dict": kit.put(f"{wrapper}encoder_q.", state)})
+    assert load_pretrained(file, encoder).format == "MoCo v1 or v2 without its head"
+    kit.assert_holds(encoder, state)
 
 
 HEADS = (

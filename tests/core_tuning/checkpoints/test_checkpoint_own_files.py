@@ -5,7 +5,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core_tuning.checkpoints import describe, load_pretrained
+from core_tuning.checkpoints.describe import describe
+from core_tuning.checkpoints.load import load_pretrained
 from core_tuning.encoders import ImageEncoder, Normalisation
 
 RESNET = "small_resnet"

@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core_tuning.checkpoints import describe, load_pretrained, read_checkpoint
-from core_tuning.pretrained import load_image_encoder
+from core_tuning.checkpoints.describe import describe
+from core_tuning.checkpoints.load import load_pretrained
+from core_tuning.checkpoints.read import read_checkpoint
+from core_tuning.checkpoints.sources import load_image_encoder
 
 RESNET = "small_resnet"
 

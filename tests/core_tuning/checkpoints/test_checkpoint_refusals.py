@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from core_tuning.checkpoints import load_pretrained
+from core_tuning.checkpoints.load import load_pretrained
 
 RESNET = "small_resnet"
 VIT = "timm:test_vit"

@@ -6,10 +6,11 @@ import sys
 import pytest
 import torch
 
-from core_tuning.checkpoint_architecture import guess_architecture
-from core_tuning.checkpoints import describe, load_pretrained
+from core_tuning.checkpoints.architecture import guess_architecture
+from core_tuning.checkpoints.describe import describe
+from core_tuning.checkpoints.inspect import Inspect, main
+from core_tuning.checkpoints.load import load_pretrained
 from core_tuning.encoders import Normalisation, build_encoder
-from core_tuning.inspect_checkpoint import Inspect, main
 
 IMAGENET = Normalisation()
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -84,5 +85,5 @@ def test_inspect_refuses_what_loading_refuses(kit, tmp_path):
 
 
 def test_inspect_imports_torch_only_when_it_runs():
-    check = "import sys, core_tuning.inspect_checkpoint; sys.exit('torch' in sys.modules)"
+    check = "import sys, core_tuning.checkpoints.inspect; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -2,7 +2,8 @@
 
 import pytest
 
-from core_tuning.checkpoints import describe, load_pretrained
+from core_tuning.checkpoints.describe import describe
+from core_tuning.checkpoints.load import load_pretrained
 
 RESNET = "small_resnet"
 # Files whose preferred encoder lies where it is not expected, and where the other one was found.

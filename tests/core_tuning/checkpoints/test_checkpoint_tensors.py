@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from core_tuning.checkpoints import describe, load_pretrained
+from core_tuning.checkpoints.describe import describe
+from core_tuning.checkpoints.load import load_pretrained
 from core_tuning.encoders import build_encoder
 
 RESNET = "small_resnet"

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import UserError, shown
+from ..errors import UserError, shown
 
 # Numbers in other types of fewer bits are quantised, and those in whole numbers are not weights.
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)

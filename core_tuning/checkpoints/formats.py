@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from .encoders import NO_NORMALISATION, Normalisation
+from ..encoders import NO_NORMALISATION, Normalisation
 
 IMAGENET = Normalisation()
+# Parts of names by which a network was wrapped: by DistributedDataParallel, torch.compile and FSDP.
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module")
 SUPERVISED_TIMM = "supervised (timm)"
 
 VISSL_TRUNK = "classy_state_dict.base_model.model.trunk"
@@ -31,7 +33,8 @@ NOT_ENCODER = re.compile(
 class Format(NamedTuple):
     """A row of the table: which names make a file this format, and where its encoder is.
 
-    `module.`, which DistributedDataParallel puts first, is optional before every prefix.
+    What wrappers such as DistributedDataParallel put into names (`WRAPPERS`) does not count in a
+    prefix; the patterns see the names as they are.
     """
 
     name: str
@@ -63,7 +66,6 @@ FORMATS = (
     Format("MoCo v1 or v2 without its head", "state_dict", "encoder_q."),
     Format("PIRL (PyContrast)", "model", "encoder.", (r"^(module\.)?head_jig\.",)),
     Format("InsDis or InfoMin (PyContrast)", "model", "encoder.", (r"^module\.encoder\.",)),
-    Format("SupContrast", "model", "encoder.module."),
     Format("SupContrast", "model", "encoder."),
     Format("CMC (PyContrast), encoder1", "model", "encoder1."),
     Format("CMC (PyContrast), encoder2", "model", "encoder2.", behind="model"),

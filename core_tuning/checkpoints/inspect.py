@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from .files import require_file
-from .options import Options, option
+from ..files import require_file
+from ..options import Options, option
 
 
 @dataclass(kw_only=True)
@@ -27,7 +27,7 @@ def main(options: Inspect) -> None:
     for file in options.files:
         require_file(Path(file))
     # Here, because what is missing need not wait for torch.
-    from .checkpoints import describe
+    from .describe import describe
 
     for file in options.files:
         print("\n".join(describe(file)))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoint_formats import FORMATS, IMAGENET, NOT_ENCODER, STEM, Format
-from .checkpoint_tensors import check_kinds
-from .encoders import Normalisation, split_heads
-from .errors import UserError, shown
+from ..encoders import Normalisation, split_heads
+from ..errors import UserError, shown
+from .formats import FORMATS, IMAGENET, NOT_ENCODER, STEM, WRAPPERS, Format
+from .read import METADATA_KEY
+from .tensors import check_kinds
 
-# safetensors reserves this name in its own header, so no tensor can have it.
-METADATA_KEY = "__metadata__"
 RUN_METADATA_KEY = "core_tuning"
 RUN_CHECKPOINT_KEY = "core_tuning_checkpoint"
 RUN_CHECKPOINT_VERSION = 1
@@ -25,6 +25,9 @@ RUN_CHECKPOINT_VERSION = 1
 DEEPEST_SECTION = 5
 # Of a mean or standard deviation of images, by far.
 MOST = 1e6
+
+# The tensors of each mapping in a file, by the mapping's dotted path; "" is the file itself.
+Sections = Mapping[str, Mapping[str, Tensor]]
 
 
 class Recognised(NamedTuple):
@@ -69,13 +72,22 @@ def recognise(
             f"'{source}' holds a {type(contents).__name__}: expected a dictionary of tensors; "
             "save it with torch.save(encoder.state_dict(), FILE)."
         )
+    sections = _sections(contents)
     if RUN_CHECKPOINT_KEY in contents:
-        return _recognise_run_checkpoint(contents, source)
+        return _recognise_run_checkpoint(contents, sections, source)
     facts = run_facts(contents, source)
     if facts is not None:
-        return _recognise_run_model(contents, facts, source, encoder_names)
-    _refuse_simclr_v2(contents, source)
-    fitting = [row for row in FORMATS if _fits(row, contents)]
+        state, ignored = _split(sections, "", "", encoder_names)
+        normalisation = facts_normalisation(facts, source)
+        return _recognised_run("core-tuning model", state, ignored, normalisation, facts)
+    resnet = sections.get("resnet", {})
+    if resnet and "head" in contents and not any(re.search(STEM, name) for name in resnet):
+        raise UserError(
+            f"'{source}' is a SimCLR v2 checkpoint, whose ResNet has another stem, other names and "
+            "selective kernels that no torchvision or timm encoder has: expected another method's "
+            "checkpoint; pass, for example, SimCLR v1 or MoCo v2."
+        )
+    fitting = [row for row in FORMATS if _fits(row, contents, sections)]
     if not fitting:
         raise UserError(
             f"'{source}' has no encoder that is recognised among its keys "
@@ -83,9 +95,10 @@ def recognise(
             "a state dict; save it with torch.save(encoder.state_dict(), FILE)."
         )
     chosen = fitting[0]
-    state, ignored = _split(contents, chosen.section, chosen.prefix, encoder_names)
+    state, ignored = _split(sections, chosen.section, chosen.prefix, encoder_names)
     if chosen.behind is not None:
-        _refuse_another_encoder(contents, chosen, state, source)
+        _refuse_another_encoder(sections, chosen, state, source)
+    stem = state.get("patch_embed.proj.weight")
     notes = [chosen.note, _other_encoders(chosen, fitting)]
     return Recognised(
         chosen.name,
@@ -93,7 +106,7 @@ def recognise(
         ignored,
         chosen.normalisation,
         "; ".join(filter(None, notes)),
-        heads=_heads(chosen, state),
+        heads=dict(chosen.heads).get(stem.shape[0]) if stem is not None and stem.ndim else None,
     )
 
 
@@ -104,23 +117,69 @@ def shorten(names: Iterable[object], at_most: int = 5) -> str:
     return ", ".join(listed[:at_most]) + (f" and {more} more" if more > 0 else "")
 
 
-def _refuse_simclr_v2(contents: Mapping[str, Any], source: object) -> None:
-    names = _tensors(contents, "resnet")
-    if names and "head" in contents and not any(re.search(STEM, name) for name in names):
-        raise UserError(
-            f"'{source}' is a SimCLR v2 checkpoint, whose ResNet has another stem, other names and "
-            "selective kernels that no torchvision or timm encoder has: expected another method's "
-            "checkpoint; pass, for example, SimCLR v1 or MoCo v2."
-        )
+def _sections(contents: Mapping[Any, Any]) -> Sections:
+    found: dict[str, dict[str, Tensor]] = {}
+    left: deque[tuple[str, int, Mapping[Any, Any]]] = deque([("", 0, contents)])
+    # A pickle may nest a mapping within itself, and refer to one from many places.
+    searched = set()
+    while left:
+        path, depth, mapping = left.popleft()
+        found[path] = {
+            name: value
+            for name, value in mapping.items()
+            if isinstance(name, str) and isinstance(value, Tensor)
+        }
+        if id(mapping) in searched or depth == DEEPEST_SECTION:
+            continue
+        searched.add(id(mapping))
+        left += [
+            (f"{path}.{name}" if path else str(name), depth + 1, value)
+            for name, value in mapping.items()
+            if isinstance(value, Mapping)
+        ]
+    return found
 
 
-def _heads(row: Format, state: Mapping[str, Tensor]) -> int | None:
-    stem = state.get("patch_embed.proj.weight")
-    return None if stem is None or not stem.ndim else dict(row.heads).get(stem.shape[0])
+def _encoder_name(name: str, prefix: str) -> str:
+    """Return a tensor's name in the encoder, without wrappers and prefix; "" if it is not there."""
+    inner = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+    return inner.removeprefix(prefix) if inner.startswith(prefix) else ""
+
+
+def _fits(row: Format, contents: Mapping[str, Any], sections: Sections) -> bool:
+    names = list(sections.get(row.section, ()))
+    return (
+        any(name.endswith(".weight") and _encoder_name(name, row.prefix) for name in names)
+        and (not row.alone or set(contents) == {row.section})
+        and (not row.arch or bool(re.match(row.arch, shown(contents.get("arch")))))
+        and not (row.lacks and any(re.search(row.lacks, name) for name in names))
+        and all(any(re.search(pattern, name) for name in names) for pattern in row.has)
+    )
+
+
+def _split(
+    sections: Sections, section: str, prefix: str, encoder_names: Collection[str] = ()
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the encoder's tensors under its own names, and what else the file holds."""
+    state = {}
+    ignored = []
+    for name, value in sections.get(section, {}).items():
+        inner = _encoder_name(name, prefix)
+        if inner and (inner in encoder_names or not NOT_ENCODER.match(inner)):
+            state[inner] = value
+        else:
+            ignored.append(name)
+    if section:
+        holding = dict.fromkeys(path.split(".")[0] for path, held in sections.items() if held)
+        ignored += [
+            *sections[""],
+            *(key for key in holding if key not in ("", section.split(".")[0])),
+        ]
+    return state, ignored
 
 
 def _refuse_another_encoder(
-    contents: Mapping[str, Any], chosen: Format, state: Mapping[str, Tensor], source: object
+    sections: Sections, chosen: Format, state: Mapping[str, Tensor], source: object
 ) -> None:
     """Raise a UserError where the file may hold the encoder that this format prefers.
 
@@ -128,7 +187,7 @@ def _refuse_another_encoder(
     of most of the chosen encoder's weights come again behind another prefix.
     """
     weights = [name for name in state if name.endswith(".weight")]
-    for section, tensors in _sections(contents):
+    for section, tensors in sections.items():
         taken = section == chosen.section
         names = [
             name for name in tensors if not (taken and _encoder_name(name, chosen.prefix) in state)
@@ -152,101 +211,14 @@ def _refuse_another_encoder(
             )
 
 
-def _sections(contents: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield the dotted path of each mapping and the tensors that it holds itself."""
-    left: list[tuple[tuple[str, ...], Mapping[str, Any]]] = [((), contents)]
-    seen = set()
-    while left:
-        path, mapping = left.pop()
-        if id(mapping) in seen or len(path) > DEEPEST_SECTION:
-            continue
-        seen.add(id(mapping))
-        yield ".".join(path), _tensors(mapping, "")
-        left += [
-            ((*path, name), value)
-            for name, value in mapping.items()
-            if isinstance(name, str) and isinstance(value, Mapping)
-        ]
-
-
-def _tensors(contents: Any, section: str) -> dict[str, Tensor]:
-    for key in filter(None, section.split(".")):
-        if not isinstance(contents, Mapping) or key not in contents:
-            return {}
-        contents = contents[key]
-    if not isinstance(contents, Mapping):
-        return {}
-    return {
-        name: value
-        for name, value in contents.items()
-        if isinstance(name, str) and isinstance(value, Tensor)
-    }
-
-
-def _encoder_name(name: str, prefix: str) -> str | None:
-    inner = name.removeprefix("module.")
-    return inner.removeprefix(prefix) if inner.startswith(prefix) else None
-
-
-def _fits(row: Format, contents: Mapping[str, Any]) -> bool:
-    names = list(_tensors(contents, row.section))
-    if not any(name.endswith(".weight") and _encoder_name(name, row.prefix) for name in names):
-        return False
-    if row.alone and set(contents) != {row.section}:
-        return False
-    if row.arch and not re.match(row.arch, shown(contents.get("arch"))):
-        return False
-    if row.lacks and any(re.search(row.lacks, name) for name in names):
-        return False
-    return all(any(re.search(pattern, name) for name in names) for pattern in row.has)
-
-
-def _split(
-    contents: Mapping[str, Any], section: str, prefix: str, encoder_names: Collection[str] = ()
-) -> tuple[dict[str, Tensor], list[str]]:
-    state = {}
-    ignored = []
-    for name, value in _tensors(contents, section).items():
-        inner = _encoder_name(name, prefix)
-        if inner and (inner in encoder_names or not NOT_ENCODER.match(inner)):
-            state[inner] = value
-        else:
-            ignored.append(name)
-    if section:
-        top = section.split(".")[0]
-        ignored += [key for key, value in contents.items() if key != top and _holds_tensor(value)]
-    return state, ignored
-
-
-def _holds_tensor(value: Any) -> bool:
-    # Without recursion, because a pickle may nest mappings for ever, even within themselves.
-    left, seen = [value], set()
-    while left:
-        each = left.pop()
-        if isinstance(each, Tensor):
-            return True
-        if isinstance(each, Mapping) and id(each) not in seen:
-            seen.add(id(each))
-            left += each.values()
-    return False
-
-
 def _place(row: Format) -> str:
     return f"{row.section}/{row.prefix}*"
 
 
 def _other_encoders(chosen: Format, fitting: list[Format]) -> str:
-    places = {
-        _place(row): None  # a dict, because a set has no order
-        for row in fitting
-        if row.prefix
-        and (row.section, row.prefix) != (chosen.section, chosen.prefix)
-        # 'encoder.module.' is also under 'encoder.': the same tensors, not other ones.
-        and not (row.section == chosen.section and chosen.prefix.startswith(row.prefix))
-    }
-    if not places:
-        return ""
-    return f"took {chosen.section}/{chosen.prefix}* and not {', '.join(places)}"
+    places = dict.fromkeys(_place(row) for row in fitting if row.prefix)  # a set has no order
+    places.pop(_place(chosen), None)
+    return f"took {_place(chosen)} and not {', '.join(places)}" if places else ""
 
 
 def run_facts(contents: Any, source: object) -> dict[str, Any] | None:
@@ -296,42 +268,41 @@ def facts_normalisation(facts: Mapping[str, Any], source: object) -> Normalisati
     return Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
 
 
-def _recognise_run_model(
-    contents: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    source: object,
-    encoder_names: Collection[str],
+def _recognise_run_checkpoint(
+    contents: Mapping[str, Any], sections: Sections, source: object
 ) -> Recognised:
-    state, ignored = _split(contents, "", "", encoder_names)
-    normalisation = facts_normalisation(facts, source)
-    return _recognised_run("core-tuning model", state, ignored, normalisation, facts)
-
-
-def _recognise_run_checkpoint(contents: Mapping[str, Any], source: object) -> Recognised:
     version = contents[RUN_CHECKPOINT_KEY]
     if type(version) is not int or version != RUN_CHECKPOINT_VERSION:
         raise UserError(
             f"'{source}' is a core-tuning run's checkpoint of version {shown(version)}: expected "
             f"version {RUN_CHECKPOINT_VERSION}; use the core-tuning that wrote it."
         )
-    names = _tensors(contents, "image_encoder")
+    tensors = sections.get("image_encoder", {})
     # All of it is the encoder's: the run keeps its classifier in a section of its own.
-    inner = {name.removeprefix("encoder.") for name in names}
-    state, ignored = _split(contents, "image_encoder", "encoder.", inner)
-    if not state or not {"mean", "std"} <= names.keys():
+    inner = {name.removeprefix("encoder.") for name in tensors}
+    state, ignored = _split(sections, "image_encoder", "encoder.", inner)
+    if not state or not {"mean", "std"} <= tensors.keys():
         raise UserError(
             f"'{source}' is a core-tuning run's checkpoint without an encoder, 'mean' or 'std' in "
             "'image_encoder': expected all three; write the file again."
         )
-    numbers = {name: names[name] for name in ("mean", "std")}
+    numbers = {name: tensors[name] for name in ("mean", "std")}
     check_kinds(numbers, source, dict.fromkeys(numbers, torch.zeros(3)))
     stated = {name: _numbers(value) for name, value in numbers.items()}
-    ignored = [name for name in ignored if name not in stated]
     config = contents.get("config")
-    facts = dict(config) if isinstance(config, Mapping) else {}
-    facts |= {"step": contents.get("step"), "class_count": _class_count(contents)}
-    normalisation = facts_normalisation(stated, source)
-    return _recognised_run("core-tuning run checkpoint", state, ignored, normalisation, facts)
+    classifier = [value for value in sections.get("classifier", {}).values() if value.ndim == 2]
+    facts = {
+        **(config if isinstance(config, Mapping) else {}),
+        "step": contents.get("step"),
+        "class_count": classifier[-1].shape[0] if classifier else None,
+    }
+    return _recognised_run(
+        "core-tuning run checkpoint",
+        state,
+        [name for name in ignored if name not in stated],
+        facts_normalisation(stated, source),
+        facts,
+    )
 
 
 def _recognised_run(
@@ -344,12 +315,18 @@ def _recognised_run(
     stated = facts.get("encoder")
     encoder = stated if isinstance(stated, str) else None
     heads = None if encoder is None else split_heads(encoder)[1]
-    return Recognised(name, state, ignored, normalisation, _run_note(facts), encoder, heads)
-
-
-def _class_count(contents: Mapping[str, Any]) -> int | None:
-    weights = [value for value in _tensors(contents, "classifier").values() if value.ndim == 2]
-    return weights[-1].shape[0] if weights else None
+    classes = facts.get("classes")
+    notes = {
+        "encoder": stated,
+        "method": facts.get("method"),
+        "classes": len(classes) if isinstance(classes, list) else facts.get("class_count"),
+        "image size": facts.get("image_size"),
+        "step": facts.get("step"),
+    }
+    note = ", ".join(
+        f"{name} {shown(value)}" for name, value in notes.items() if isinstance(value, (str, int))
+    )
+    return Recognised(name, state, ignored, normalisation, note, encoder, heads)
 
 
 def _numbers(values: Tensor) -> tuple[float, ...]:
@@ -357,18 +334,3 @@ def _numbers(values: Tensor) -> tuple[float, ...]:
         return ()
     # By way of text, because 0.485 in single precision is 0.4850000143 in double.
     return tuple(float(str(value)) for value in np.asarray(values.flatten().float()))
-
-
-def _run_note(facts: Mapping[str, Any]) -> str:
-    classes = facts.get("classes")
-    count = len(classes) if isinstance(classes, list) else facts.get("class_count")
-    stated = {
-        "encoder": facts.get("encoder"),
-        "method": facts.get("method"),
-        "classes": count,
-        "image size": facts.get("image_size"),
-        "step": facts.get("step"),
-    }
-    return ", ".join(
-        f"{name} {shown(value)}" for name, value in stated.items() if isinstance(value, (str, int))
-    )

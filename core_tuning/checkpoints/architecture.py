@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .encoders import SMALL_ENCODERS, TORCHVISION_ENCODERS, build_encoder
+from ..encoders import SMALL_ENCODERS, TORCHVISION_ENCODERS, build_encoder
 
 VIT_SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
 
@@ -32,10 +32,24 @@ def guess_architecture(state: Mapping[str, Tensor]) -> Architecture:
     `encoder` is given only where every name and shape equals that encoder's.
     """
     shapes = _shapes(state)
-    if "layer1.0.conv1.weight" in shapes and _is_filter(shapes, "conv1.weight"):
-        return _guess_resnet(shapes)
-    if "blocks.0.attn.qkv.weight" in shapes and _is_filter(shapes, "patch_embed.proj.weight"):
-        return _guess_vit(shapes)
+    stem, patches = shapes.get("conv1.weight", ()), shapes.get("patch_embed.proj.weight", ())
+    if "layer1.0.conv1.weight" in shapes and len(stem) == 4:
+        last, kind = "bn2", "basic"
+        if "layer1.0.bn3.weight" in shapes:
+            last, kind = "bn3", "bottleneck"
+        features = next(iter(shapes.get(f"layer4.0.{last}.weight", ())), None)
+        name = _equal((*TORCHVISION_ENCODERS, *SMALL_ENCODERS), shapes)
+        if name is not None:
+            dashed = re.sub(r"(t)(\d)", r"\1-\2", name.replace("_", " "), count=1)
+            title = dashed.replace("resnet", "ResNet").replace("resnext", "ResNeXt")
+            return Architecture(title, name, features)
+        blocks = ", ".join(str(_count(shapes, f"layer{number}.")) for number in range(1, 5))
+        described = f"ResNet of {blocks} {kind} blocks, stem {'x'.join(map(str, stem))}"
+        return Architecture(described, None, features)
+    if "blocks.0.attn.qkv.weight" in shapes and len(patches) == 4:
+        width, _, patch, _ = patches
+        described = f"ViT of patch {patch}, width {width}, depth {_count(shapes, 'blocks.')}"
+        return Architecture(described, _equal(_vit_names(shapes, width, patch), shapes), width)
     return Architecture("network of unknown architecture")
 
 
@@ -68,14 +82,14 @@ def _shapes(state: Mapping[str, Tensor]) -> Shapes:
     }
 
 
-def _is_filter(shapes: Shapes, name: str) -> bool:
-    return len(shapes.get(name, ())) == 4
-
-
 @functools.cache
 def _encoder_shapes(name: str) -> Shapes:
     with torch.device("meta"):
         return _shapes(build_encoder(name).state_dict())
+
+
+def _equal(names: Iterable[str], shapes: Shapes) -> str | None:
+    return next((name for name in names if _encoder_shapes(name) == shapes), None)
 
 
 def _count(shapes: Shapes, stem: str) -> int:
@@ -83,45 +97,13 @@ def _count(shapes: Shapes, stem: str) -> int:
     return len({name.removeprefix(stem).split(".")[0] for name in shapes if name.startswith(stem)})
 
 
-def _guess_resnet(shapes: Shapes) -> Architecture:
-    blocks = [_count(shapes, f"layer{number}.") for number in range(1, 5)]
-    last = "bn3" if "layer1.0.bn3.weight" in shapes else "bn2"
-    features = next(iter(shapes.get(f"layer4.0.{last}.weight", ())), None)
-    for name in (*TORCHVISION_ENCODERS, *SMALL_ENCODERS):
-        if _encoder_shapes(name) == shapes:
-            return Architecture(_resnet_title(name), name, features)
-    kind = "bottleneck" if last == "bn3" else "basic"
-    stem = "x".join(map(str, shapes["conv1.weight"]))
-    described = ", ".join(map(str, blocks))
-    return Architecture(f"ResNet of {described} {kind} blocks, stem {stem}", None, features)
-
-
-def _resnet_title(name: str) -> str:
-    if name in SMALL_ENCODERS:
-        return name.replace("_", " ").replace("resnet", "ResNet")
-    kind, _, rest = name.partition("_")
-    title = kind.replace("resnext", "ResNeXt-").replace("resnet", "ResNet-")
-    return f"{title} {rest}".strip()
-
-
-def _guess_vit(shapes: Shapes) -> Architecture:
-    width, _, patch, _ = shapes["patch_embed.proj.weight"]
-    depth = _count(shapes, "blocks.")
-    described = f"ViT of patch {patch}, width {width}, depth {depth}"
-    for name in _vit_names(shapes, width, patch):
-        if _encoder_shapes(name) == shapes:
-            return Architecture(described, name, width)
-    return Architecture(described, None, width)
-
-
 def _vit_names(shapes: Shapes, width: int, patch: int) -> Iterator[str]:
     import timm
 
     positions = (0, 0, *shapes.get("pos_embed", ()))[-2]
     side = math.isqrt(positions) * patch  # a class token more does not reach the next square
-    size = VIT_SIZES.get(width)
     for family in ("vit", "deit"):
         for kind in ("", "_distilled"):
-            name = f"{family}_{size}{kind}_patch{patch}_{side}"
+            name = f"{family}_{VIT_SIZES.get(width)}{kind}_patch{patch}_{side}"
             if timm.is_model(name):
                 yield f"timm:{name}"

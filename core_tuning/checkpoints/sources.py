@@ -6,8 +6,10 @@ from contextlib import nullcontext
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from .checkpoints import find_encoder, load_found
-from .encoders import SMALL_ENCODER, ImageEncoder, Normalisation, build_encoder, with_heads
+from ..encoders import SMALL_ENCODER, ImageEncoder, Normalisation, build_encoder, with_heads
+from .load import load_found
+from .read import read_checkpoint
+from .recognise import recognise
 
 EMBEDDED = "embedded"
 RANDOM = "random"
@@ -39,12 +41,11 @@ def load_image_encoder(
     """
     module = build_encoder(encoder)
     if pretrained == RANDOM:
-        return ImageEncoder(
-            module, normalisation or Normalisation(), name=encoder
-        ), "random weights"
+        random = ImageEncoder(module, normalisation or Normalisation(), name=encoder)
+        return random, "random weights"
     shipped = as_file(files("core_tuning.data") / "embedded" / _EMBEDDED_FILE)
     with shipped if pretrained == EMBEDDED else nullcontext(Path(pretrained)) as path:
-        found = find_encoder(path, module)
+        found = recognise(read_checkpoint(path), path, module.state_dict().keys())
         name = with_heads(encoder, module, found.heads)
         if name != encoder:
             module = build_encoder(name)

@@ -1,0 +1,1 @@
+"""Checkpoints of self-supervised methods: read, recognised by their keys, and loaded."""
