@@ -5,9 +5,7 @@ Every command and every objective reads its ranges from the one table here.
 
 from __future__ import annotations
 
-import argparse
 import math
-from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import NamedTuple, TypeGuard
 
@@ -130,27 +128,6 @@ def check_range(name: str, value: object, label: str | None = None) -> None:
         shown = repr(value) if isinstance(value, str) else value
         kind = "" if allowed.fits(value) else "a whole number, " if allowed.whole else "a number, "
         raise UserError(f"{label or name} is {shown}: expected {kind}{allowed}.")
-
-
-def check_options(
-    options: argparse.Namespace, names: Iterable[str], flags: Mapping[str, str] | None = None
-) -> None:
-    """Check a command line's options, each value of those that take several; None is left out.
-
-    Args:
-        options: as parsed.
-        names: of options, keys of `RANGES`.
-        flags: what stands behind "--", where that is not the name with hyphens.
-
-    Raises:
-        UserError: one is out of its range.
-    """
-    for name in names:
-        given = getattr(options, name)
-        flag = (flags or {}).get(name, name.replace("_", "-"))
-        for value in given if isinstance(given, list) else [given]:
-            if value is not None:
-                check_range(name, value, f"--{flag}")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

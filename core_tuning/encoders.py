@@ -96,13 +96,11 @@ def _basic_block(channels: int, width: int) -> BasicBlock:
 
 
 class ImageEncoder(nn.Module):
-    """Normalises images in [0, 1], optionally resizes them, and encodes them.
+    """Normalises images in [0, 1] and encodes them.
 
     Args:
         encoder: maps normalised images (n, 3, h, w) to features (n, d).
         normalisation: what the encoder's pre-training used.
-        resize: side in pixels to which images are resized inside the model (bilinear,
-            antialiased); None leaves them as they come.
         name: by which `build_encoder` builds the same encoder again; a run states it.
     """
 
@@ -113,22 +111,16 @@ class ImageEncoder(nn.Module):
         self,
         encoder: nn.Module,
         normalisation: Normalisation = Normalisation(),  # noqa: B008 - immutable
-        resize: int | None = None,
         name: str = "",
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.resize = resize
         self.name = name
         self.register_buffer("mean", torch.tensor(normalisation.mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(normalisation.std).view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images (n, 3, h, w) in [0, 1] as features (n, d)."""
-        if self.resize is not None and images.shape[-2:] != (self.resize, self.resize):
-            images = nn.functional.interpolate(
-                images, size=(self.resize, self.resize), mode="bilinear", antialias=True
-            )
         return self.encoder((images - self.mean) / self.std)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -17,6 +19,7 @@ from .names import shown
 from .scan import each_file, file_size, open_image, reason_of
 
 ImageAndLabel = tuple[Image.Image, int]
+Images = TypeVar("Images", bound="LabelledImages")
 
 
 def read_image(path: str | os.PathLike[str], *, turn: bool = False) -> Image.Image:
@@ -44,11 +47,13 @@ class LabelledImages(Dataset[ImageAndLabel], ABC):
     """Images with labels and without transforms.
 
     Attributes:
+        items: what each image is read from.
         labels: the label of each image, an index of `classes`.
         classes: the name of each class.
     """
 
-    def __init__(self, labels: Sequence[int], classes: Sequence[str]) -> None:
+    def __init__(self, items: Iterable[Any], labels: Iterable[int], classes: Iterable[str]) -> None:
+        self.items = list(items)
         self.labels = [int(label) for label in labels]
         self.classes = list(classes)
 
@@ -64,16 +69,26 @@ class LabelledImages(Dataset[ImageAndLabel], ABC):
         """Return one RGB image."""
 
     @abstractmethod
-    def subset(self, indices: Sequence[int]) -> LabelledImages:
-        """Return the images of these indices, in this order."""
-
-    @abstractmethod
     def identity(self) -> Iterator[bytes | memoryview]:
         """Yield what tells these images from others, wherever they lie: for a fingerprint.
 
         Raises:
             UserError: a file is missing or is no file.
         """
+
+    def subset(self: Images, indices: Sequence[int]) -> Images:
+        """Return the images of these indices, in this order."""
+        chosen = copy(self)
+        chosen.items = [self.items[i] for i in indices]
+        chosen.labels = [self.labels[i] for i in indices]
+        return chosen
+
+    def joined(self: Images, others: Sequence[Images]) -> Images:
+        """Return these images and then those of others of the same data set."""
+        all_of_them = copy(self)
+        all_of_them.items = [item for part in (self, *others) for item in part.items]
+        all_of_them.labels = [label for part in (self, *others) for label in part.labels]
+        return all_of_them
 
 
 class ImageFiles(LabelledImages):
@@ -90,15 +105,14 @@ class ImageFiles(LabelledImages):
 
     def __init__(
         self,
-        paths: Sequence[str | os.PathLike[str]],
-        labels: Sequence[int],
-        classes: Sequence[str],
+        paths: Iterable[str | os.PathLike[str]],
+        labels: Iterable[int],
+        classes: Iterable[str],
         *,
         root: str | os.PathLike[str] = "",
         turn: bool = False,
     ) -> None:
-        super().__init__(labels, classes)
-        self.paths = [os.fspath(path) for path in paths]
+        super().__init__(map(os.fspath, paths), labels, classes)
         self.root = os.fspath(root)
         self.turn = turn
 
@@ -116,60 +130,34 @@ class ImageFiles(LabelledImages):
         every = [path for name in classes for path in paths[name]]
         return cls(every, labels, classes, root=root, turn=turn)
 
+    @property
+    def paths(self) -> list[str]:
+        """The file of each image."""
+        return self.items
+
     def image(self, index: int) -> Image.Image:
-        return read_image(self.paths[index], turn=self.turn)
-
-    def subset(self, indices: Sequence[int]) -> ImageFiles:
-        return ImageFiles(
-            [self.paths[i] for i in indices],
-            [self.labels[i] for i in indices],
-            self.classes,
-            root=self.root,
-            turn=self.turn,
-        )
-
-    def joined(self, others: Sequence[ImageFiles]) -> ImageFiles:
-        """Return these images and then those of others of the same data set."""
-        parts = [self, *others]
-        return ImageFiles(
-            [path for part in parts for path in part.paths],
-            [label for part in parts for label in part.labels],
-            self.classes,
-            root=self.root,
-            turn=self.turn,
-        )
+        return read_image(self.items[index], turn=self.turn)
 
     def identity(self) -> Iterator[bytes | memoryview]:
         sizes = each_file(
-            self.paths,
+            self.items,
             file_size,
             advice="restore, replace or remove them",
             task="looking at files",
         )
         above = f"{self.root.rstrip('/')}/"
-        for path, label, size in zip(self.paths, self.labels, sizes, strict=True):
+        for path, label, size in zip(self.items, self.labels, sizes, strict=True):
             yield os.fsencode(path.removeprefix(above)) + f"\0{label}\0{size}\0".encode()
 
 
 class DecodedImages(LabelledImages):
     """Images decoded in memory: arrays of bytes (h, w, 3) of any sizes, or one (n, h, w, 3)."""
 
-    def __init__(
-        self, arrays: Iterable[np.ndarray], labels: Sequence[int], classes: Sequence[str]
-    ) -> None:
-        super().__init__(labels, classes)
-        self.arrays = list(arrays)
-
     def image(self, index: int) -> Image.Image:
-        return Image.fromarray(self.arrays[index])
-
-    def subset(self, indices: Sequence[int]) -> DecodedImages:
-        return DecodedImages(
-            [self.arrays[i] for i in indices], [self.labels[i] for i in indices], self.classes
-        )
+        return Image.fromarray(self.items[index])
 
     def identity(self) -> Iterator[bytes | memoryview]:
-        for array, label in zip(self.arrays, self.labels, strict=True):
+        for array, label in zip(self.items, self.labels, strict=True):
             yield f"{array.shape} {label}".encode()
             yield np.ascontiguousarray(array).reshape(-1).data
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 
 import numpy as np
 import pytest
 
-from core_tuning.checks import RANGES, check_options, check_range
+from core_tuning.checks import RANGES, check_range
 from core_tuning.errors import UserError
 
 
@@ -54,12 +53,3 @@ def test_sentences(name, value, sentence):
 def test_numbers_of_numpy_are_numbers():
     check_range("eta", np.float32(0.5))
     check_range("epochs", np.int64(3))
-
-
-def test_options_are_called_by_their_flags():
-    options = argparse.Namespace(batch_size=8, image_size=None, seeds=[0, -1], evaluate_every=0)
-    check_options(options, ("batch_size", "image_size"))
-    with pytest.raises(UserError, match=r"^--seeds is -1: "):
-        check_options(options, ("seeds",))
-    with pytest.raises(UserError, match=r"^--checkpoint_freq is 0: "):
-        check_options(options, ("evaluate_every",), {"evaluate_every": "checkpoint_freq"})

@@ -82,7 +82,7 @@ def test_native_images_are_grouped_by_size_with_their_labels():
     assert shapes == [(2, 3, 8, 9), (1, 3, 10, 10)]
     assert [group.labels.tolist() for group in pixels.attacked] == [[2, 0], [1]]
     first = pixels.attacked[0].images[1].permute(1, 2, 0).numpy()
-    assert (first == images.arrays[0]).all()
+    assert (first == images.items[0]).all()
 
 
 @pytest.mark.parametrize(
