@@ -103,6 +103,7 @@ RANGES = {
     "eps_warmup": _NON_NEGATIVE,
     "memory": Range(0, 1e6),
     "tflops": _POSITIVE,
+    "jobs": _count(1, 10**6),
     "price": _NON_NEGATIVE,
     "every": _POSITIVE,
     "seed": _SEED,

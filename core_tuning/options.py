@@ -59,6 +59,7 @@ def option(
     at_least: int = 0,
     bare: bool = False,
     extend: bool = False,
+    range: str | None = None,
     search: Sequence[float] = (),
 ) -> Any:
     """Declare an option, a field of a dataclass; its flag, type and range follow from its name.
@@ -74,6 +75,7 @@ def option(
         at_least: number of values of a list that is given.
         bare: may be given without its value, and is then True.
         extend: a list that is given twice has the values of both.
+        range: what `checks.RANGES` calls its range, where that is not its name.
         search: values of a random search.
     """
     metadata = {
@@ -86,6 +88,7 @@ def option(
         "at_least": at_least,
         "bare": bare,
         "extend": extend,
+        "range": range,
         "search": tuple(search),
     }
     if isinstance(default, (list, dict)):
@@ -385,10 +388,11 @@ def _help(option: Option) -> str:
 
 def _check_ranges(options: Iterable[Option], values: Mapping[str, Any]) -> None:
     for option in options:
-        if option.name in RANGES and option.kind in (int, float):
+        name = option.metadata["range"] or option.name
+        if name in RANGES and option.kind in (int, float):
             for value in _as_list(values.get(option.name)):
                 if value is not None:
-                    check_range(option.name, value, option.flag)
+                    check_range(name, value, option.flag)
         if option.is_list and option.name in values:
             texts = values[option.name]
             if len(texts) < option.metadata["at_least"]:

@@ -61,18 +61,17 @@ class Cluster(Options):
         """What --slurm gives."""
         return _unique("--slurm", self.slurm, "partition=gpu")
 
+    def complete(self) -> None:
+        """Check that --slurm gives pairs, before anything is written or forgotten."""
+        super().complete()
+        _unique("--slurm", self.slurm, "partition=gpu")
+
 
 @dataclass(kw_only=True)
 class Jobs(Cluster):
     """Options of our launchers in DomainBed's sweep."""
 
     jobs: int | None = option(None, "at the same time")
-
-    def complete(self) -> None:
-        """Check the number of jobs."""
-        super().complete()
-        if self.jobs is not None and self.jobs < 1:
-            raise UserError(f"--jobs is {self.jobs}: expected at least 1.")
 
 
 @dataclass(kw_only=True)
@@ -84,19 +83,13 @@ class Where(Cluster):
     )
     workers: int | None = option(
         None, "runs at the same time", says="one a GPU, or one without a GPU; slurm: 256; ray: as "
-        "many as it has room for", metavar="N",
+        "many as it has room for", metavar="N", range="jobs",
     )  # fmt: skip
 
     @property
     def place(self) -> Place:
         """Where the launcher makes runs."""
         return Place(self.workers, self.parameters, self.ray_address)
-
-    def complete(self) -> None:
-        """Check the number of workers."""
-        super().complete()
-        if self.workers is not None and self.workers < 1:
-            raise UserError(f"--workers is {self.workers}: expected at least 1.")
 
 
 @dataclass(kw_only=True)

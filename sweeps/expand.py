@@ -14,15 +14,18 @@ from core_tuning.options import check_name
 
 from .checking import check_seeds, check_value
 from .cost import forwards
-from .paper import PART, Cell, cell_names, paper_cells
+from .paper import paper_cells
 from .plan import (
     EVALUATE,
     NOT_IDENTITY,
+    PART,
+    Cell,
     Choice,
     Part,
     Run,
     Stage,
     canonical,
+    cell_names,
     known_options,
     lacks,
     training_command,
@@ -210,7 +213,8 @@ def _checked(part: Part, cell: Cell, settings: Mapping[str, str]) -> tuple[Stage
     """The stages of a cell's runs; raises a UserError where a command would refuse one."""
     stages = _stages(part, cell, settings)
     try:
-        stages[0].check()
+        for stage in stages:
+            stage.check()
     except UserError as error:
         names = ", ".join(_shown(*each) for each in cell.items()) or part.name or "a run"
         raise UserError(f"{names}: {error}") from None

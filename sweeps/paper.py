@@ -10,17 +10,7 @@ from typing import Any
 from core_tuning.errors import UserError
 from core_tuning.options import check_name
 
-from .plan import Choice, Part
-
-# A choice of each axis, in the order of the axes.
-Cell = dict[str, Choice]
-PART = "part"
-
-
-def cell_names(part: Part, cell: Cell) -> dict[str, str]:
-    """What a run's `cell` holds: part, row and axes by name."""
-    first = {PART: part.name} if part.name else {}
-    return {**first, **{axis: choice.name for axis, choice in cell.items()}}
+from .plan import Cell, Part, cell_names
 
 
 def paper_cells(part: Part, cells: list[Cell], name: str) -> list[dict[str, Any]]:

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 from core_tuning.config import COMMANDS, MOVABLE, PLACES
 from core_tuning.methods import METHODS, hyperparameters
-from core_tuning.options import declared, parse, to_argv
+from core_tuning.options import declared, given_options, parse, to_argv
 
+# Keys of a run's cell beside the axes.
+PART, ROW = "part", "row"
 # Of a definition's "command".
 KINDS = ("finetune", "dg", "domainbed", "robust")
 DOMAINBED = "domainbed train"
@@ -61,10 +63,14 @@ class Stage(NamedTuple):
         Raises:
             UserError: the command would refuse them. DomainBed's launch makes its own checks.
         """
-        if self.command != DOMAINBED:
-            own = {"model": FOLDER} if self.command == EVALUATE else {"output": FOLDER}
-            cls = COMMANDS[self.command].options_class()
-            parse(f"core-tuning {self.command}", cls, to_argv(cls, {**self.options, **own}))
+        if self.command == DOMAINBED:
+            return
+        cls, prog = COMMANDS[self.command].options_class(), f"core-tuning {self.command}"
+        if self.command == EVALUATE:
+            # What it completes its options by is the run, which is not there yet.
+            given_options(prog, cls, to_argv(cls, {**self.options, "model": FOLDER}))
+        else:
+            parse(prog, cls, to_argv(cls, {**self.options, "output": FOLDER}))
 
 
 class Run(NamedTuple):
@@ -110,6 +116,10 @@ class Choice(NamedTuple):
     paper: dict[str, str] | None
 
 
+# A choice of each axis, in the order of the axes.
+Cell = dict[str, Choice]
+
+
 class Part(NamedTuple):
     """Runs of one kind: every combination of the choices of its axes.
 
@@ -138,6 +148,12 @@ class Part(NamedTuple):
     grid: list[str]
     paper: dict[str, Any] | None
     small: dict[str, Any] | None
+
+
+def cell_names(part: Part, cell: Cell) -> dict[str, str]:
+    """What a run's `cell` holds: part, row and axes by name."""
+    first = {PART: part.name} if part.name else {}
+    return {**first, **{axis: choice.name for axis, choice in cell.items()}}
 
 
 def training_command(kind: str, *, adversarial: bool = True) -> str:

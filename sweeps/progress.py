@@ -9,8 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from .folder import State, SweepFolder
-from .paper import PART
-from .plan import Run
+from .plan import PART, Run
 
 # A part of a definition and the commands of its runs: a forward pass takes them about as long.
 _Kind = tuple[str, ...]

@@ -21,15 +21,23 @@ from .checking import (
     typed,
 )
 from .claims import FINDING, Claim, read_claims
-from .paper import PART
-from .plan import EVALUATE, KINDS, Choice, Part, canonical, known_options, training_command
+from .plan import (
+    EVALUATE,
+    KINDS,
+    PART,
+    ROW,
+    Choice,
+    Part,
+    canonical,
+    known_options,
+    training_command,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-ROW = "row"
 _PART_KEYS = (
     "command", "adversarial", "seeds", "options", "rows", "axes", "grid", "evaluate", "measures",
     "paper", "small",

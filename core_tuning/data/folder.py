@@ -73,7 +73,8 @@ def image_paths(folder: Path, skipped: Skipped) -> list[str]:
 
     Folder by folder, that is: those of `a/` come before those of `a/b/`, whatever their names.
     Links to files and folders are followed, as there, but not back to a folder above them. What
-    has an image's suffix and is no file is returned as well: it is refused when it is looked at.
+    has an image's suffix and is not a file is returned as well: it is refused when it is looked
+    at.
     """
     found: dict[str, list[str]] = {}
     above = {*folder.absolute().parents, *folder.resolve().parents, folder}

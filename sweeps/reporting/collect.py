@@ -8,8 +8,7 @@ from core_tuning.errors import UserError
 
 from ..claims import Claim
 from ..folder import State, SweepFolder, state_of
-from ..paper import PART
-from ..plan import Part, Run
+from ..plan import PART, Part, Run
 from ..reading import parse_definition
 from .findings import chosen_by_validation, judge
 from .results import (

@@ -16,7 +16,8 @@ from core_tuning.selection import RULES, Record, select
 from ..claims import ACCURACY
 from ..expand import cells_of
 from ..paper import paper_cells
-from ..reading import ROW, read_definition
+from ..plan import ROW
+from ..reading import read_definition
 from .results import (
     MEASURE,
     RESULTS,

@@ -10,8 +10,7 @@ from core_tuning.report.summary import summarise
 
 from ..claims import ACCURACY, CLEAN, Claim
 from ..folder import SweepFolder
-from ..plan import Part
-from ..reading import ROW
+from ..plan import ROW, Part
 from .results import (
     DOMAINS,
     MEASURE,

@@ -18,9 +18,8 @@ from core_tuning.selection import RULES, Record, leave_one_domain_out, training_
 from ..claims import ACCURACY, ATTACKS, CLEAN, DEFAULT_ATTACKS, budget_name, measures_of, read_eps
 from ..expand import cells_of
 from ..folder import SweepFolder
-from ..paper import cell_names, paper_cells
-from ..plan import Part, Run
-from ..reading import ROW
+from ..paper import paper_cells
+from ..plan import ROW, Part, Run, cell_names
 
 MEASURE = "measure"
 RESULTS = "results.jsonl"

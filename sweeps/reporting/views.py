@@ -19,7 +19,7 @@ from core_tuning.report.summary import summarise
 from core_tuning.report.tables import Table
 
 from ..claims import CLEAN, read_eps
-from ..reading import ROW
+from ..plan import ROW
 from .findings import name_value, quantity_name
 from .results import DOMAINS, MEASURE, PartReport, over_axes
 

@@ -35,6 +35,8 @@ RUN = ("sweep", "run")
         (["table02", "--price", "-2"], "--price is -2.0: expected at least 0"),
         (["table02", "--workers", "0"], "--workers is 0: expected at least 1"),
         (["table02", "--launcher", "pbs"], "invalid choice: 'pbs'"),
+        (["table02", "--slurm", "gpu"], "--slurm is 'gpu': expected KEY=VALUE"),
+        (["table09", "--set", "evaluate.attacks=pgd11"], "--attacks: invalid choice: 'pgd11'"),
     ],
 )
 def test_command_lines(refused, arguments, expected):

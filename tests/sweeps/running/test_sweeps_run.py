@@ -9,6 +9,7 @@ import pytest
 
 from core_tuning.cli import main
 from core_tuning.sweeps import run as run_module
+from core_tuning.sweeps.config import Run
 from core_tuning.sweeps.folder import open_sweep, state_of
 from core_tuning.sweeps.locks import take
 
@@ -115,6 +116,18 @@ def test_retry_refuses_what_has_not_failed(sweep, output, refused):
     assert "'a0' is not a failed run" in text
     assert "expected of these: b0" in text
     assert list(state_of(open_sweep(output)).failed) == ["b0"]
+
+
+def test_a_wrong_option_of_retry_forgets_no_failure(sweep, output, refused):
+    sweep("run")
+    for wrong in (["--slurm", "gpu"], ["--workers", "0"]):
+        refused("sweep", "retry", "fake", "--output", output, *wrong)
+    assert list(state_of(open_sweep(output)).failed) == ["b0"]
+
+
+def test_a_cluster_takes_as_many_workers_as_it_has():
+    options = Run.read("core-tuning sweep run", ["fake", "--launcher", "slurm", "--workers", "300"])
+    assert options.place.workers == 300
 
 
 def test_a_run_that_another_process_makes_is_not_finished(sweep, output):
