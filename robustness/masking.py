@@ -230,7 +230,8 @@ def check_masking(
     unbounded = run(many._replace(stages=(many.stages[0], *on_margin.stages)), largest).robust
     clean = right_without_attack(model, [group], batch_size=batch_size)
     by_eps = {0.0: clean, **{radius: outcome.robust for radius, outcome in weak.items()}}
-    zeros = {"at the images": single, "in PGD-10": pgd10}
+    zeros = {"at the images": 100 * single.zero_gradients,
+             "in PGD-10": 100 * pgd10.zero_gradients}  # fmt: skip
     repeated = f"{RESTARTS} × {MANY_STEPS} steps"
     efforts = {"10 steps": pgd10.robust, f"{MANY_STEPS} steps": first.robust, repeated: most}
     return [
@@ -239,9 +240,7 @@ def check_masking(
         order_check("effort", efforts),
         order_check("single_step", {"PGD-10": pgd10.robust, "one step": single.robust}),
         order_check("black_box", {repeated: most, f"Square, {SQUARE_QUERIES} queries": squared}),
-        limit_check(
-            "zero_gradients", {at: 100 * each.zero_gradients for at, each in zeros.items()}
-        ),
+        limit_check("zero_gradients", zeros),
         order_check("margin", {"cross-entropy": first.robust, "margin": margin}),
     ]
 
@@ -280,7 +279,7 @@ def monotone_check(by_eps: Mapping[float, Tensor], describe: Callable[[float], s
 
 def gap_check(rows: Sequence[Row]) -> Check:
     """Compare PGD-10 with AutoAttack in the rows of one norm; without them nothing is flagged."""
-    points = [
+    points: list[Any] = [
         [budget, found["pgd10"].robust - found["autoattack"].robust]
         for budget, found in _by_budget(rows).items()
         if {"pgd10", "autoattack"} <= found.keys()

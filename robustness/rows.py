@@ -204,7 +204,7 @@ def from_json(kind: type[T], contents: dict[str, Any], path: Path) -> T:
             kinds = (*kinds, int)
         values[name] = field(contents, name, kinds if len(kinds) > 1 else kinds[0], path)
         [*_, inner] = typing.get_args(hint) or [None]
-        if is_dataclass(inner):
+        if isinstance(inner, type) and is_dataclass(inner):
             values[name] = [
                 from_json(inner, field({name: one}, name, dict, path), path) for one in values[name]
             ]

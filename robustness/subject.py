@@ -38,8 +38,10 @@ from .protocols import EOT_PASSES
 NORMALISATIONS = {"imagenet": Normalisation(), "none": NO_NORMALISATION}
 # Where training scripts keep the weights; "" is the file itself.
 _SECTIONS = ("", "state_dict", "model", "model_state_dict", "net")
-_DIVIDED_BY = {"data_dir": (str, type(None)), "fraction": (int, float), "validation": (int, float),
-               "seed": (int,), "data": (dict,)}  # fmt: skip
+_DIVIDED_BY: dict[str, type | tuple[type, ...]] = {
+    "data_dir": (str, type(None)), "fraction": (int, float), "validation": (int, float),
+    "seed": int, "data": dict,
+}  # fmt: skip
 # As pyautoattack's own check for randomised defences has them.
 PASSES, TOLERANCE = 5, 1e-4
 

@@ -51,11 +51,11 @@ def find_pairs(model: nn.Module) -> list[tuple[str, str]]:
                 uses[modules[inside(node.target.rpartition(".")[0])]] += 2
             elif node.op == "call_module":
                 uses[modules[inside(node.target)]] += 1
-                before = node.args[0] if node.args else None
-                if isinstance(before, fx.Node) and before.op == "call_module":
-                    # What else uses the convolution's output needs it as it is.
-                    if len(before.users) == 1:
-                        found.append((inside(before.target), inside(node.target)))
+                before: Any = node.args[0] if node.args else None
+                called = isinstance(before, fx.Node) and before.op == "call_module"
+                # What else uses the convolution's output needs it as it is.
+                if called and len(before.users) == 1:
+                    found.append((inside(before.target), inside(node.target)))
 
     visit("")
     return [
