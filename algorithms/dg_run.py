@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, DataLoader
 
-from core_tuning.checkpoints.read import METADATA_KEY, read_checkpoint
+from core_tuning.checkpoints.read import read_checkpoint
 from core_tuning.data.loading import Key, SeededTransform, evaluation_loader, image_loader
 from core_tuning.data.splits import seeded_generator
 from core_tuning.files import append_line, write_atomically, write_json
@@ -352,8 +352,7 @@ def _report(
 def _classify_targets(
     one: One, store: Store, protocol: Protocol, learner: Learner, folder: RunFolder
 ) -> tuple[Evaluation, DataLoader]:
-    model = read_checkpoint(folder.model_path)
-    learner.load_exported({name: model[name] for name in model if name != METADATA_KEY})
+    learner.load_exported(read_checkpoint(folder.model_path))
     number = one.targets[0]
     images = store.images[number].subset(protocol.splits[number].inside)
     loader = evaluation_loader(SeededTransform(images, store.transforms.evaluate), 256, 0)

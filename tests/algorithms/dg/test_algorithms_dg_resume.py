@@ -64,7 +64,7 @@ def test_kill_9_and_resume_with_other_workers(kit, whole, tmp_path):
 
 @pytest.mark.parametrize(
     "stop_in",
-    ["training.loop._Run.save", "training.run.RunRecorder.save", "algorithms.dg_run.save_model",
+    ["training.loop._Run.save", "training.recorder.RunRecorder.save", "algorithms.dg_run.save_model",
      "algorithms.dg_run.append_line", "algorithms.dg_run.write_run_report",
      "algorithms.dg_run.write_atomically"],
 )  # fmt: skip
