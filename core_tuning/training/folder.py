@@ -244,7 +244,8 @@ class RunFolder:
     def _read_marker(self) -> dict[str, Any]:
         if not self.marker_path.exists():
             raise UserError(
-                f"{self.path} is not a run's folder (it has no {MARKER}): name another."
+                f"{self.path} is not empty and is not a run's folder (it has no {MARKER}): name "
+                "another."
             )
         contents = read_json(self.marker_path)
         if contents.get("made_by") != MADE_BY:
