@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from core_tuning.data.loading import load_batches
+from core_tuning.errors import UserError
+from core_tuning.training.build import image_size
+from core_tuning.training.classify import Kind
 from core_tuning.training.evaluate import Evaluation, Tally
 from core_tuning.training.learner import Learner
 from core_tuning.training.loop import ChangedBatch
@@ -17,7 +20,7 @@ from core_tuning.training.seeds import derive_seed
 
 from .attack.pgd import perturb
 from .attack.view import AttackView
-from .budgets import Budget
+from .budgets import Budget, beyond_usual, check_reach, describe_eps
 from .config import RobustTrain
 
 
@@ -35,9 +38,8 @@ class Adversary:
     def __init__(self, learner: Learner, options: RobustTrain) -> None:
         self.learner = learner
         self.options = options
-        self.figures: tuple[str, ...] = ("robust_top1", "zero_gradients", "eps")
-        if not options.adversarial_only:
-            self.figures = ("clean_top1", *self.figures)
+        clean = () if options.adversarial_only else ("clean_top1",)
+        self.figures: tuple[str, ...] = (*clean, "robust_top1", "zero_gradients", "eps")
         self._full = self._budget = options.budget()
 
     @cached_property
@@ -54,10 +56,9 @@ class Adversary:
     def budget_at(self, epoch: float) -> Budget:
         """Return the budget after so many epochs: eps and step size rise together."""
         at_zero, ramp = self.options.eps_warmup
-        done = 1.0
+        full, done = self._full, 1.0
         if epoch < at_zero + ramp:
             done = max(0.0, epoch - at_zero) / ramp if ramp else 0.0
-        full = self._full
         return full._replace(eps=done * full.eps, step_size=done * full.step_size)
 
     def change(
@@ -99,37 +100,24 @@ class RobustEvaluation(NamedTuple):
     """Counts of a data set's predictions with and without an attack.
 
     Attributes:
-        clean: without.
+        plain: without.
         robust: images that are classified right both ways.
         zero_gradients: share in [0, 1] of attack steps whose gradient was exactly zero.
     """
 
-    clean: Evaluation
+    plain: Evaluation
     robust: int
     zero_gradients: float
 
     @property
-    def plain(self) -> Evaluation:
-        """What there is without an attack."""
-        return self.clean
-
-    @property
-    def robust_top1(self) -> float:
-        """Share of images that stay classified right under attack, in percent."""
-        return 100 * self.robust / self.clean.images
-
-    @property
     def score(self) -> float:
-        """What selects a model: robust accuracy in percent."""
-        return self.robust_top1
+        """Share of images that stay right under attack, in percent; it selects a model."""
+        return 100 * self.robust / self.plain.images
 
     def summary(self) -> dict[str, Any]:
         """The figures of a metrics line."""
-        return {
-            **self.clean.summary(),
-            "robust_top1": self.robust_top1,
-            "zero_gradients": self.zero_gradients,
-        }
+        attacked = {"robust_top1": self.score, "zero_gradients": self.zero_gradients}
+        return {**self.plain.summary(), **attacked}
 
 
 @torch.no_grad()
@@ -161,3 +149,30 @@ def evaluate_robust(
         robust += ((predicted == labels) & (model(attacked).argmax(dim=1) == labels)).sum()
     model.train(was_training)
     return RobustEvaluation(tally.evaluation(), int(robust), float(view.zero_gradient_share()))
+
+
+def adversarial(options: RobustTrain) -> Kind:
+    """What tells adversarial from plain fine-tuning.
+
+    Raises:
+        UserError: eps is beyond what is usual, or what images can use, at the images' size.
+    """
+    budget, side = options.budget(), image_size(options)
+    check_reach(budget.norm, budget.eps, 3 * side**2)
+    large = beyond_usual(budget.norm, budget.eps, (side, side))
+    if large and not options.allow_large_eps:
+        raise UserError(
+            f"{large}: expected images in [0, 1], not grey levels, and a change that leaves the "
+            "image its class; lower --eps, or give --allow-large-eps if it is meant."
+        )
+    facts = {**budget._asdict(), "eps_text": describe_eps(budget.norm, budget.eps)}
+    return Kind(
+        "robust train",
+        {"top1": "clean top-1", "robust_top1": "robust top-1"},
+        title="AT-{}",
+        selection="robust top-1",
+        evaluate=partial(evaluate_robust, budget=budget, seed=0),
+        change=lambda learner: Adversary(learner, options),
+        facts={"adversarial": facts},
+        advice="PGD alone flatters: measure with 'core-tuning robust evaluate {}'.",
+    )

@@ -13,7 +13,6 @@ NORMS = ("l2", "linf")
 # Madry et al. (2018): steps that together reach 2.5 times as far as the border of the ball.
 REACH = 2.5
 MOST_STEPS = 10_000
-# Below it float32 has only 0 left, with which torchattacks divides; above it only infinity.
 SMALLEST, LARGEST_STEP = 1e-12, 1000.0
 # Of the literature's attacks, the largest: what is larger is meant to be, or in grey levels.
 USUAL_LINF = 32 / 255
@@ -50,10 +49,13 @@ def parse_eps(text: str, name: str = "eps") -> float:
     try:
         eps = float(numerator) / (float(denominator) if slash else 1.0)
     except (ValueError, ZeroDivisionError):
+        eps, text = math.nan, f"'{text}'"
+    # Below the smallest, float32 has only 0 left, by which torchattacks divides.
+    if not (eps == 0 or SMALLEST <= eps < math.inf):
         raise UserError(
-            f"{name} is '{text}': expected a number such as 0.5 or a fraction such as 8/255."
-        ) from None
-    _check_eps(eps, text, name)
+            f"{name} is {text}: expected 0 or a number of at least {SMALLEST:g}, such as 0.5 or "
+            "8/255."
+        )
     return eps
 
 
@@ -74,7 +76,7 @@ def make_budget(
             or a number of steps that makes no step, or too many.
     """
     check_name(norm, NORMS, "There is no norm")
-    _check_eps(eps, str(eps))
+    parse_eps(str(eps))
     if norm == "linf" and eps > 1:
         raise UserError(
             f"eps is {eps:g} in the L-infinity norm, larger than the range [0, 1] of the images: "
@@ -142,15 +144,3 @@ def describe_eps(norm: str, eps: float) -> str:
     if norm == "linf" and is_fraction and not math.isclose(eps, round(eps, 2)):
         return f"{round(halves) / 2:g}/255"
     return f"{eps:g}"
-
-
-def _check_eps(eps: float, written: str, name: str = "eps") -> None:
-    if not 0 <= eps < math.inf:
-        raise UserError(
-            f"{name} is {written}: expected a finite number of at least 0, such as 0.5 or 8/255."
-        )
-    if 0 < eps < SMALLEST:
-        raise UserError(
-            f"{name} is {written}, which changes no pixel in float32: expected 0, or at least "
-            f"{SMALLEST:g}."
-        )

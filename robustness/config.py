@@ -172,7 +172,7 @@ class Unstated(Options):
     )
     normalisation: str | None = option(
         None,
-        "what the model needs of images in [0, 1] (a module: default none)",
+        "what a checkpoint needs of images in [0, 1]",
         choices=("imagenet", "none"),
     )
     image_size: int | None = option(None, "side of the network's input in pixels", metavar="PX")
@@ -310,9 +310,10 @@ class RobustEvaluate(Subject, Unstated, Images, Attacks, Place):
                     "--module needs --dataset NAME and --image-size PX, which a Python function "
                     "does not state: give both."
                 )
-            if self.encoder is not None:
+            if self.encoder is not None or self.normalisation is not None:
                 raise UserError(
-                    "--encoder is given with --module, whose function builds the whole model."
+                    "--encoder or --normalisation is given with --module, whose function builds "
+                    "the whole model from images in [0, 1]: leave it out."
                 )
         # Not Path's, which raises for names that no file can have.
         elif not os.path.exists(str(self.model)):  # noqa: PTH110
@@ -321,11 +322,11 @@ class RobustEvaluate(Subject, Unstated, Images, Attacks, Place):
                 "model.safetensors, or a checkpoint."
             )
 
-    def wanted(self, total: int) -> int | None:
-        """How many of so many images are measured; None for all of them."""
+    def wanted(self, total: int) -> int:
+        """How many of so many images are measured."""
         if self.n is None:
             return min(DEFAULT_N, total)
-        return None if self.n == "all" else int(self.n)
+        return total if self.n == "all" else int(self.n)
 
     def largest(self) -> dict[str, float]:
         """The largest eps of each norm."""

@@ -10,6 +10,7 @@ and by more than chance (exact one-sided McNemar test).
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,24 +19,19 @@ from typing import Any, NamedTuple
 from scipy import stats
 from torch import Tensor, nn
 
-from core_tuning.errors import UserError
-
-from .attack.autoattack import check_pyautoattack
-from .attack.pgd import check_torchattacks
 from .attack.view import AttackView
 from .budgets import describe_eps
-from .measure import Outcome, measure, right_without_attack
+from .measure import measure, right_without_attack
 from .pixels import Group
 from .protocols import (
     GRADIENT_PROTOCOLS,
     PROTOCOLS,
     Protocol,
     choose_protocol,
-    margin_pgd,
+    descend_margin,
     pgd,
-    restarts,
 )
-from .rows import Row
+from .rows import Outcome, Row
 
 MANY_STEPS = 50
 RESTARTS = 5
@@ -63,7 +59,7 @@ class About(NamedTuple):
     title: str
     meaning: str
     limit: float
-    expected: str
+    expected: str = "the last no more than {:g} points and chance below the first"
     ylabel: str = "right under attack (%)"
     xlabel: str = ""
 
@@ -95,22 +91,17 @@ ABOUT = {
         # Where accuracy falls steeply with eps, sound models lose 7 to 9 points too; masked ones
         # lose tens.
         10.0,
-        "the last no more than {:g} points and chance below the first",
-        xlabel="gradient steps",
     ),
     "single_step": About(
         "Iterations beat a single step",
         "PGD takes the step of FGSM and goes on. If one step does better, the gradients do not "
         "lead anywhere.",
         2.0,
-        "the last no more than {:g} points and chance below the first",
     ),
     "black_box": About(
         "Gradients beat a black box",
-        "Square sees scores alone, gradients see more. If Square does better, the gradients "
-        "mislead.",
+        "Square sees scores alone, gradients see more. If Square does better, gradients mislead.",
         2.0,
-        "the last no more than {:g} points and chance below the first",
     ),
     "zero_gradients": About(
         "Gradients are there to follow",
@@ -128,7 +119,6 @@ ABOUT = {
         "attacking the margin does much better, cross-entropy is blinded.",
         # Sound models lose some 1 to 3 points to the margin, with saturated logits tens.
         5.0,
-        "the last no more than {:g} points and chance below the first",
     ),
     "gap": About(
         "AutoAttack takes little more than PGD-10",
@@ -158,19 +148,25 @@ class Check:
 
     Attributes:
         name: a key of `ABOUT`.
-        title: what a sound evaluation shows.
-        flagged: whether it is not so.
+        flagged: whether a sound evaluation would look otherwise.
         value: what was found, in words.
-        expected: what raises no flag, in words.
         points: [x, y] or [label, y] of its figure, y in percent or points; [] if it was not run.
     """
 
     name: str
-    title: str
     flagged: bool
     value: str
-    expected: str
     points: list[Any]
+
+    @property
+    def about(self) -> About:
+        """What it looks for."""
+        return ABOUT[self.name]
+
+    @property
+    def expected(self) -> str:
+        """What raises no flag, in words."""
+        return self.about.expected.format(self.about.limit)
 
 
 @dataclass(frozen=True)
@@ -190,14 +186,7 @@ class Checked:
 
 
 def check_masking(
-    model: nn.Module,
-    group: Group,
-    norm: str,
-    eps: float,
-    *,
-    seed: int,
-    batch_size: int,
-    on_progress: Callable[[str], None] = lambda message: None,
+    model: nn.Module, group: Group, norm: str, eps: float, *, seed: int, batch_size: int
 ) -> list[Check]:
     """Look for signs of masked gradients in a model, at one budget.
 
@@ -212,77 +201,48 @@ def check_masking(
         eps: above 0; the budget whose robust accuracy is to be trusted.
         seed: of all random numbers; the global generators are left as they were.
         batch_size: images attacked at once.
-        on_progress: is told what is about to run.
 
     Returns:
         Seven checks; `Checked.with_rows` makes two more of the evaluation's rows.
-
-    Raises:
-        UserError: no images, images outside [0, 1], eps 0 or beyond their range, or torchattacks
-            or pyautoattack missing.
-        ValueError: the model is in training mode.
     """
-    check_torchattacks()
-    check_pyautoattack()
-    if model.training:
-        raise ValueError("the model is in training mode: call its eval() first.")
-    if len(group.labels) == 0 or eps <= 0:
-        raise UserError(
-            f"The masking checks got {len(group.labels)} images and eps {eps:g}: expected at least "
-            "one image and an eps above 0."
-        )
     view = AttackView(model)
     largest = 1.0 if norm == "linf" else math.sqrt(group.images[0].numel())
 
-    def run(protocol: Protocol, eps: float, first: Tensor | None = None) -> tuple[Tensor, float]:
-        """Which images (n,) stay right, and the percent of unusable gradients.
-
-        `first` are those that the first stage has left, where it was run before.
-        """
-        on_progress(f"{protocol.title} at eps {describe_eps(norm, eps)}")
-        right = len(protocol.stages) + 1
-        done = None if first is None else Outcome((right * first.int()).tolist(), stages=1)
-        found = measure(
+    def run(protocol: Protocol, eps: float, first: Outcome | None = None) -> Outcome:
+        """Attack at an eps; `first` is what came of the first stage, where it was run before."""
+        print(f"masking: {protocol.title}, {norm} eps {describe_eps(norm, eps)}", file=sys.stderr)
+        done = first and Outcome.start(first.robust, len(protocol.stages), done=1)
+        return measure(
             model, view, [group], protocol, norm, eps,
             seed=seed, batch_size=batch_size, outcome=done,
         )  # fmt: skip
-        return found.robust, 100 * (found.zero_gradients or 0.0)
 
-    single, zero_single = run(PROTOCOLS["fgsm"], eps)
-    by_eps = {0.0: right_without_attack(model, [group], batch_size=batch_size)}
-    for factor in EPS_FACTORS:
-        radius = min(factor * eps, largest)
-        by_eps[radius], zero = run(PROTOCOLS["pgd10"], radius)
-        if factor == 1:
-            pgd10, zero_pgd10 = by_eps[radius], zero
-    many = pgd(MANY_STEPS, restarts(RESTARTS), f"PGD-{MANY_STEPS}", "many")
-    first, _ = run(many._replace(stages=many.stages[:1]), eps)
-    most, _ = run(many, eps, first)
-    margin, _ = run(margin_pgd(MANY_STEPS), eps)
-    squared, _ = run(choose_protocol("square", 0, queries=SQUARE_QUERIES), eps)
-    both = many._replace(stages=(*many.stages[:1], *margin_pgd(MANY_STEPS).stages))
-    unbounded, _ = run(both, largest)
+    single = run(PROTOCOLS["fgsm"], eps)
+    weak = {radius: run(PROTOCOLS["pgd10"], radius)
+            for radius in (min(factor * eps, largest) for factor in EPS_FACTORS)}  # fmt: skip
+    pgd10 = weak[eps]
+    many = pgd("many", f"PGD-{MANY_STEPS}", MANY_STEPS, restarts=RESTARTS)
+    on_margin = pgd("margin", f"margin PGD-{MANY_STEPS}", MANY_STEPS, attack=descend_margin)
+    first = run(many._replace(stages=many.stages[:1]), eps)
+    most = run(many, eps, first).robust
+    margin = run(on_margin, eps).robust
+    squared = run(choose_protocol("square", 0, queries=SQUARE_QUERIES), eps).robust
+    unbounded = run(many._replace(stages=(many.stages[0], *on_margin.stages)), largest).robust
+    clean = right_without_attack(model, [group], batch_size=batch_size)
+    by_eps = {0.0: clean, **{radius: outcome.robust for radius, outcome in weak.items()}}
+    zeros = {"at the images": 100 * single.zero_gradients,
+             "in PGD-10": 100 * pgd10.zero_gradients}  # fmt: skip
     repeated = f"{RESTARTS} × {MANY_STEPS} steps"
+    efforts = {"10 steps": pgd10.robust, f"{MANY_STEPS} steps": first.robust, repeated: most}
     return [
         limit_check("unbounded", {f"PGD-{MANY_STEPS}, eps {largest:.4g}": _percent(unbounded)}),
         monotone_check(by_eps, partial(describe_eps, norm)),
-        order_check("effort", {"10 steps": pgd10, f"{MANY_STEPS} steps": first, repeated: most}),
-        order_check("single_step", {"PGD-10": pgd10, "one step": single}),
+        order_check("effort", efforts),
+        order_check("single_step", {"PGD-10": pgd10.robust, "one step": single.robust}),
         order_check("black_box", {repeated: most, f"Square, {SQUARE_QUERIES} queries": squared}),
-        limit_check("zero_gradients", {"at the images": zero_single, "in PGD-10": zero_pgd10}),
-        order_check("margin", {"cross-entropy": first, "margin": margin}),
+        limit_check("zero_gradients", zeros),
+        order_check("margin", {"cross-entropy": first.robust, "margin": margin}),
     ]
-
-
-def _check(name: str, flagged: bool, value: str, points: list[Any]) -> Check:
-    about = ABOUT[name]
-    return Check(name, about.title, flagged, value, about.expected.format(about.limit), points)
-
-
-def _shown(name: str, flagged: bool, percent: Mapping[str, float]) -> Check:
-    value = "; ".join(f"{label}: {share:.1f}%" for label, share in percent.items())
-    points = [[label.replace(" ", "\n", 1), share] for label, share in percent.items()]
-    return _check(name, flagged, value, points)
 
 
 def limit_check(name: str, percent: Mapping[str, float]) -> Check:
@@ -297,6 +257,12 @@ def order_check(name: str, right: Mapping[str, Tensor]) -> Check:
     return _shown(name, is_lower(last, first, ABOUT[name].limit), percent)
 
 
+def _shown(name: str, flagged: bool, percent: Mapping[str, float]) -> Check:
+    value = "; ".join(f"{label}: {share:.1f}%" for label, share in percent.items())
+    points = [[label.replace(" ", "\n", 1), share] for label, share in percent.items()]
+    return Check(name, flagged, value, points)
+
+
 def monotone_check(by_eps: Mapping[float, Tensor], describe: Callable[[float], str]) -> Check:
     """Judge what PGD-10 leaves right, (n,) bool for each eps in ascending order."""
     percent = {eps: _percent(right) for eps, right in by_eps.items()}
@@ -308,24 +274,17 @@ def monotone_check(by_eps: Mapping[float, Tensor], describe: Callable[[float], s
         if percent[eps] <= percent[lowest]:
             lowest = eps
     value = "; ".join(rises) or f"{said[0.0]}, {said[lowest]}"
-    return _check("monotone", bool(rises), value, [list(point) for point in percent.items()])
+    return Check("monotone", bool(rises), value, [list(point) for point in percent.items()])
 
 
 def gap_check(rows: Sequence[Row]) -> Check:
-    """Compare PGD-10 with AutoAttack in the rows of one norm; without them nothing is flagged.
-
-    Where the two were run on different numbers of images, a gap counts only if their intervals do
-    not meet.
-    """
-    points: list[Any] = []
-    flagged = False
-    for budget, found in _by_budget(rows).items():
-        if {"pgd10", "autoattack"} <= found.keys():
-            weak, strong = found["pgd10"], found["autoattack"]
-            gap = weak.robust - strong.robust
-            points.append([budget, gap])
-            apart = weak.n == strong.n or strong.high < weak.low
-            flagged = flagged or (gap > ABOUT["gap"].limit and apart)
+    """Compare PGD-10 with AutoAttack in the rows of one norm; without them nothing is flagged."""
+    points: list[Any] = [
+        [budget, found["pgd10"].robust - found["autoattack"].robust]
+        for budget, found in _by_budget(rows).items()
+        if {"pgd10", "autoattack"} <= found.keys()
+    ]
+    flagged = any(gap > ABOUT["gap"].limit for _, gap in points)
     return _compared("gap", flagged, points, "both PGD-10 and AutoAttack")
 
 
@@ -355,10 +314,10 @@ def square_check(rows: Sequence[Row]) -> Check:
 
 
 def _by_budget(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
-    """Rows by attack, by a label of their budget."""
+    """Rows by attack, by their budget."""
     found: dict[str, dict[str, Row]] = {}
     for row in rows:
-        found.setdefault(f"{row.norm} {row.eps_text}\n{row.space}", {})[row.attack] = row
+        found.setdefault(f"{row.norm} {row.eps_text}", {})[row.attack] = row
     return found
 
 
@@ -367,7 +326,7 @@ def _compared(name: str, flagged: bool, points: list[Any], needed: str) -> Check
     if points:
         label, most = max(points, key=lambda point: point[1])
         value = f"at most {most:+.1f} points, at {' '.join(label.split())}"
-    return _check(name, flagged, value, points)
+    return Check(name, flagged, value, points)
 
 
 def is_lower(attacked: Tensor, reference: Tensor, points: float) -> bool:

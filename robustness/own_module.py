@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from core_tuning.errors import UserError, reason
 
-_NORMALISER = re.compile(r"(Input|Image)?Normali[sz](e|er|ation)")
 EXPECTED = "expected a torch.nn.Module from images (n, 3, h, w) in [0, 1] to logits (n, classes)"
 
 
@@ -40,30 +37,22 @@ class OwnModule(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images (n, 3, h, w) in [0, 1]: float32 logits (n, K)."""
-        with own_code(
-            f"{self.named} on images {tuple(images.shape)}",
-            "check --image-size, --batch-size and the model",
-        ):
+        shape = tuple(images.shape)
+        with own_code(f"{self.named} on images {shape}", "check --image-size and --batch-size"):
             # A copy, because normalising in place is common and would change the caller's images.
             logits = self.model(images.clone())
-        found = _fault(logits, images)
-        if found:
-            given = tuple(images.shape)
-            raise UserError(f"{self.named} returned {found} for images {given}: {EXPECTED}.")
-        return logits.float()
-
-
-def _fault(logits: object, images: Tensor) -> str:
-    """Say what is wrong with a module's answer, by shape, dtype and device alone."""
-    if not isinstance(logits, Tensor):
-        return f"a {type(logits).__name__}"
-    if logits.ndim != 2 or len(logits) != len(images):
-        return f"the shape {tuple(logits.shape)}"
-    if not logits.is_floating_point():
-        return f"{str(logits.dtype).removeprefix('torch.')} numbers"
-    if logits.device != images.device:
-        return f"logits on {logits.device}, not on {images.device},"
-    return ""
+        found = f"a {type(logits).__name__}"
+        if isinstance(logits, Tensor):
+            kind = str(logits.dtype).removeprefix("torch.")
+            found = f"{kind} numbers of the shape {tuple(logits.shape)} on {logits.device}"
+            if (
+                logits.ndim == 2
+                and len(logits) == len(images)
+                and logits.is_floating_point()
+                and logits.device == images.device
+            ):
+                return logits.float()
+        raise UserError(f"{self.named} returned {found} for images {shape}: {EXPECTED}.")
 
 
 @contextmanager
@@ -85,8 +74,8 @@ def own_code(named: str, advice: str) -> Iterator[None]:
         ) from error
 
 
-def build_module(file: Path, function: str, named: str) -> nn.Module:
-    """Call a function of a Python file, and put what it returns into evaluation mode.
+def build_module(file: Path, function: str, named: str) -> OwnModule:
+    """Call a function of a Python file, and put what it returns into float32 and evaluation mode.
 
     Args:
         file: the Python file, which is run.
@@ -97,16 +86,13 @@ def build_module(file: Path, function: str, named: str) -> nn.Module:
         UserError: there is no such function, it raises, or it returns no module that can be
             evaluated.
     """
-    # Not Path's, which raises for names that no file can have.
-    if not os.path.isfile(file):  # noqa: PTH113
-        what = "is not an ordinary file" if os.path.exists(file) else "does not exist"  # noqa: PTH110
-        raise UserError(
-            f"--module names '{str(file)[:200]}', which {what}: expected FILE.py:FUNCTION, such as "
-            "my.py:build_model."
-        )
     spec = importlib.util.spec_from_file_location(f"evaluated_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"--module names '{file}', which is not a Python file: expected FILE.py.")
+    # Not Path's, which raises for names that no file can have.
+    if spec is None or spec.loader is None or not os.path.isfile(file):  # noqa: PTH113
+        raise UserError(
+            f"--module names '{str(file)[:200]}', which is not the file of a Python program: "
+            "expected FILE.py:FUNCTION, such as my.py:build_model."
+        )
     module = importlib.util.module_from_spec(spec)
     # As python itself does for a script, so that it can import what lies beside it.
     sys.path.insert(0, str(file.resolve().parent))
@@ -119,18 +105,14 @@ def build_module(file: Path, function: str, named: str) -> nn.Module:
         if not callable(getattr(module, function, None)):
             raise UserError(f"'{file}' has no function '{function}': name another with --module.")
         model = getattr(module, function)()
-    if not isinstance(model, nn.Module):
-        raise UserError(f"{named} returned a {type(model).__name__}: {EXPECTED}.")
-    with own_code(
-        f"Putting the model of {named} into float32 and evaluation mode",
-        "expected a model whose float() and eval() work",
-    ):
+        if not isinstance(model, nn.Module):
+            raise UserError(f"{named} returned a {type(model).__name__}: {EXPECTED}.")
         model.float()
         model.eval()
         # Not the module's own requires_grad_, which TorchScript refuses.
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-    return model
+    return OwnModule(model, named)
 
 
 def training_norm(model: nn.Module) -> str:
@@ -144,25 +126,3 @@ def training_norm(model: nn.Module) -> str:
         if "BatchNorm" in kind and getattr(module, "training", False):
             return f"{kind} '{name}'"
     return ""
-
-
-def normalising_layer(model: nn.Module) -> str | None:
-    """Describe the first module that looks as if it normalises images; None if none does.
-
-    One is told by its class's name, or by holding a mean and a standard deviation of 1 or 3
-    numbers, neither of them 0 and 1.
-    """
-    for name, module in model.named_modules():
-        holds = _holds(module, ("mean", "mu"), 0.0) and _holds(module, ("std", "sigma"), 1.0)
-        if holds or _NORMALISER.match(type(module).__name__):
-            return f"{type(module).__name__} '{name}'" if name else type(module).__name__
-    return None
-
-
-def _holds(module: nn.Module, names: tuple[str, ...], neutral: float) -> bool:
-    values = next((getattr(module, name) for name in names if hasattr(module, name)), None)
-    try:
-        found = torch.as_tensor(values).flatten()
-    except (TypeError, ValueError, RuntimeError):
-        return False
-    return len(found) in (1, 3) and not bool((found == neutral).all())

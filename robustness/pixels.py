@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -52,17 +53,15 @@ class Pixels(NamedTuple):
     """The images of an evaluation.
 
     Attributes:
-        network: all of them as the network's input, in the order of `indices`.
+        network: all of them as the network's input.
         attacked: what is attacked: `network` alone, or the images at their own resolution, a
             group for each size.
         sizes: (height, width) of each image at its own resolution.
-        indices: of each image in the split.
     """
 
     network: Group
     attacked: list[Group]
     sizes: list[Size]
-    indices: list[int]
 
 
 class ResizedInside(nn.Module):
@@ -94,6 +93,7 @@ def geometry(evaluation: Callable[..., Any]) -> list[nn.Module]:
     return [step for step in evaluation.transforms if isinstance(step, (v2.Resize, v2.CenterCrop))]
 
 
+@cache
 def magnification(evaluation: Callable[..., Any], size: Size) -> float:
     """Return the factor by which a transform enlarges a side of an image (h, w) of this size.
 
@@ -106,30 +106,24 @@ def magnification(evaluation: Callable[..., Any], size: Size) -> float:
     return math.sqrt(resized.shape[-2] * resized.shape[-1] / (size[0] * size[1]))
 
 
-def l2_equivalent(
+def native_l2(
     norm: str, eps: float, space: str, pixels: Pixels, evaluation: Callable[..., Any]
-) -> tuple[float, list[float]]:
-    """Say how large a budget is as an L2 norm at the images' own resolution.
+) -> float:
+    """Say how large a budget is as an L2 norm at the images' own resolution: their median.
 
     Enlarging an image s times along each side repeats each pixel's change s^2 times, up to the
     interpolation, so that squared norms grow s^2 times and norms s times: eps at the network's
     input is eps / s at the image's own resolution. A change of each pixel by at most eps
     (L-infinity) keeps that bound, and its L2 norm is at most eps sqrt(3 h w).
-
-    Returns:
-        The largest L2 norm of a perturbation in the attacked space (the median over images), and
-        at its own resolution that of each image.
     """
 
     def largest(height: int, width: int) -> float:
         return eps if norm == "l2" else eps * math.sqrt(3 * height * width)
 
     if space == "native":
-        native = [largest(*size) for size in pixels.sizes]
-        return statistics.median(native), native
+        return statistics.median(largest(*size) for size in pixels.sizes)
     at_input = largest(*pixels.network.images.shape[-2:])
-    factors = {size: magnification(evaluation, size) for size in set(pixels.sizes)}
-    return at_input, [at_input / factors[size] for size in pixels.sizes]
+    return statistics.median(at_input / magnification(evaluation, size) for size in pixels.sizes)
 
 
 def describe_sizes(sizes: Sequence[Size]) -> str:
@@ -141,16 +135,14 @@ def describe_sizes(sizes: Sequence[Size]) -> str:
     return f"various ({min(heights)} to {max(heights)} high, {min(widths)} to {max(widths)} wide)"
 
 
-def choose_images(total: int, n: int | None, seed: int) -> list[int]:
-    """Choose `n` of `total` indices, in ascending order; all of them where `n` is None.
+def choose_images(total: int, n: int, seed: int) -> list[int]:
+    """Choose `n` of `total` indices, in ascending order.
 
     The choice depends on the seed alone, and a smaller one is a part of a larger one.
 
     Raises:
         UserError: there are fewer than `n`.
     """
-    if n is None:
-        return list(range(total))
     if n > total:
         raise UserError(
             f"--n is {n} and the split has {total} images: give --n {total} or less, or --n all."
@@ -158,18 +150,13 @@ def choose_images(total: int, n: int | None, seed: int) -> list[int]:
     return sorted(seeded_generator(seed, _CHOICE).permutation(total)[:n].tolist())
 
 
+@dataclass(frozen=True)
 class _Decoded(Dataset[tuple[Tensor, Tensor, int]]):
     """Each image as the network's input, and at its own resolution, both as bytes."""
 
-    def __init__(
-        self,
-        images: LabelledImages,
-        evaluation: Callable[[Image.Image], Tensor],
-        indices: list[int],
-    ) -> None:
-        self.images = images
-        self.evaluation = evaluation
-        self.indices = indices
+    images: LabelledImages
+    evaluation: Callable[[Image.Image], Tensor]
+    indices: list[int]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -208,19 +195,19 @@ def read_pixels(
         worker_init_fn=worker_setup() if workers else None,
         generator=torch.Generator(),
     )
-    network, labels, sizes = [], [], []
-    by_size = defaultdict(list)
-    for position, (as_input, native, label) in enumerate(load_batches(loader)):
+    network, natives, labels, sizes = [], [], [], []
+    for as_input, native, label in load_batches(loader):
         network.append(as_input)
         labels.append(int(label))
-        height, width = native.shape[-2:]
-        sizes.append((height, width))
+        sizes.append((native.shape[-2], native.shape[-1]))
         if space == "native":
-            by_size[height, width].append((position, native))
+            natives.append(native)
     whole = group(torch.stack(network), torch.tensor(labels))
-    groups = []
-    for held in by_size.values():
-        positions = torch.tensor([position for position, _ in held])
-        natives = torch.stack([native for _, native in held])
-        groups.append(Group(natives, whole.labels[positions], positions))
-    return Pixels(whole, groups or [whole], sizes, indices)
+    if space == "input":
+        return Pixels(whole, [whole], sizes)
+    attacked = []
+    for size in dict.fromkeys(sizes):
+        positions = torch.tensor([at for at, each in enumerate(sizes) if each == size])
+        of_size = torch.stack([natives[at] for at in positions.tolist()])
+        attacked.append(Group(of_size, whole.labels[positions], positions))
+    return Pixels(whole, attacked, sizes)

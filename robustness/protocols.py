@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -11,22 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attack.autoattack import (
-    EOT_PASSES,
-    QUERIES,
-    STANDARD,
-    TARGETS,
-    attacks_for,
-    randomised_attacks_for,
-    run_attack,
-)
+from .attack.autoattack import QUERIES, TARGETS, run_attack
 from .attack.pgd import perturb
 from .budgets import make_budget
 
 # attack(view, images (n, 3, h, w), labels (n,), norm, eps, seed) -> images (n, 3, h, w)
 Attack = Callable[[nn.Module, Tensor, Tensor, str, float, int], Tensor]
 
-RESTARTS = 10
+# AutoAttack's versions. That for randomised models follows means of the gradient over so many
+# forward passes, the "expectation over transformation" of Athalye et al. (2018).
+STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+RAND = ("apgd-ce", "apgd-dlr")
+EOT_PASSES = 20
 # Forward passes that a gradient with respect to the images is worth: there and back.
 _GRADIENT = 2
 
@@ -54,14 +50,12 @@ class Protocol(NamedTuple):
         title: in tables and figures.
         stages: each attacks only what is still classified right after those before it.
         note: how it differs from what its name says, "" if it does not.
-        steps: of each stage, where all are projected gradient descent.
     """
 
     name: str
     title: str
     stages: tuple[Stage, ...]
     note: str = ""
-    steps: int | None = None
 
 
 def single_step(
@@ -126,17 +120,13 @@ def descend_margin(
     )
 
 
-def pgd(steps: int, names: Iterable[str], title: str, protocol: str) -> Protocol:
-    """PGD on cross-entropy, a stage for each of the names, each from its own random start."""
-    attack = partial(descend, steps)
-    stages = tuple(Stage(name, attack, steps * _GRADIENT) for name in names)
-    return Protocol(protocol, title, stages, steps=steps)
-
-
-def margin_pgd(steps: int) -> Protocol:
-    """PGD on the margin of the logits."""
-    stage = Stage("margin", partial(descend_margin, steps), steps * _GRADIENT)
-    return Protocol(f"margin{steps}", f"margin PGD-{steps}", (stage,))
+def pgd(
+    name: str, title: str, steps: int, *, restarts: int = 1, attack: Callable[..., Tensor] = descend
+) -> Protocol:
+    """PGD on cross-entropy or, by `descend_margin`, on the margin, from so many random starts."""
+    stage = Stage("", partial(attack, steps), steps * _GRADIENT)
+    stages = tuple(stage._replace(name=f"restart {number}") for number in range(restarts))
+    return Protocol(name, title, stages)
 
 
 def _part(name: str, queries: int = QUERIES, version: str = "standard") -> Stage:
@@ -153,22 +143,17 @@ def _part(name: str, queries: int = QUERIES, version: str = "standard") -> Stage
     return Stage(name, attack, costs[name])
 
 
-def restarts(count: int) -> list[str]:
-    """Names of so many stages of PGD from different random starts."""
-    return [f"restart {number}" for number in range(count)]
-
-
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         Protocol("fgsm", "FGSM (one step)", (Stage("fgsm", single_step, _GRADIENT),)),
-        pgd(10, ["pgd10"], "PGD-10 (paper protocol)", "pgd10"),
-        pgd(50, restarts(RESTARTS), f"PGD-50, {RESTARTS} restarts", "pgd50x10"),
+        pgd("pgd10", "PGD-10 (paper protocol)", 10),
+        pgd("pgd50x10", "PGD-50, 10 restarts", 50, restarts=10),
         Protocol("square", "Square (black box)", (_part("square"),)),
         Protocol("autoattack", "AutoAttack standard", tuple(map(_part, STANDARD))),
     )
 }
-# Those that follow the gradient of the cross-entropy alone, whose zeros are counted.
+# Those that follow the gradient of the cross-entropy alone, whose zeros say something.
 GRADIENT_PROTOCOLS = ("fgsm", "pgd10", "pgd50x10")
 
 
@@ -177,26 +162,44 @@ def choose_protocol(
 ) -> Protocol:
     """Return a protocol as it runs on a model of so many classes.
 
+    The targeted difference-of-logits-ratio loss of APGD-T divides by the third and fourth largest
+    logit, and the untargeted one of APGD-DLR by the third largest: they need four and three
+    classes.
+
     Args:
         name: a key of `PROTOCOLS`.
-        num_classes: of the model; AutoAttack standard needs four.
+        num_classes: of the model.
         queries: of "square", for each image; AutoAttack's own keeps 5000.
         is_randomised: whether the model answers the same image differently each time; AutoAttack
             is then its rand version.
     """
-    usual = PROTOCOLS[name]
+    usual, version = PROTOCOLS[name], "rand" if is_randomised else "standard"
     if name == "square":
         # Its standard version would warn of every randomised model, in the rand version's favour.
-        version = "rand" if is_randomised else "standard"
         title = usual.title if queries == QUERIES else f"Square, {queries} queries"
         return Protocol(name, title, (_part(name, queries, version),))
     if name != "autoattack":
         return usual
+    attacks: tuple[str, ...] = STANDARD
+    title, note = usual.title, ""
     if is_randomised:
-        attacks, note = randomised_attacks_for(num_classes)
-        title = f"AutoAttack rand ({EOT_PASSES} passes)"
-        parts = (_part(attack, version="rand") for attack in attacks)
-        return Protocol(name, title, tuple(parts), note)
-    attacks, note = attacks_for(num_classes)
-    title = usual.title if attacks == STANDARD else "AutoAttack (not standard)"
-    return Protocol(name, title, tuple(map(_part, attacks)), note)
+        attacks, title = RAND, f"AutoAttack rand ({EOT_PASSES} passes)"
+        if num_classes < 3:
+            attacks = RAND[:1]
+            note = (
+                "AutoAttack rand needs at least 3 classes for APGD-DLR's loss and the model has "
+                f"{num_classes}: apgd-ce alone was run."
+            )
+    elif num_classes < 4:
+        instead = ("apgd-dlr",) if num_classes == 3 else ()
+        attacks, title = ("apgd-ce", *instead, "fab-t", "square"), "AutoAttack (not standard)"
+        note = (
+            "AutoAttack standard needs at least 4 classes for APGD-T's loss and the model has "
+            f"{num_classes}: {', '.join(attacks)} were run instead."
+        )
+    elif num_classes <= TARGETS:
+        note = (
+            f"AutoAttack standard targets {TARGETS} classes; a model of {num_classes} classes has "
+            f"{num_classes - 1} to target, and all of them are."
+        )
+    return Protocol(name, title, tuple(_part(each, version=version) for each in attacks), note)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,8 @@ from core_tuning.report.page import Block, Figure, Page, Section, markdown, writ
 from core_tuning.report.tables import Table, facts, text
 
 from .budgets import describe_eps
-from .masking import ABOUT, Check, Checked
-from .measure import Accuracy
-from .rows import Row
+from .masking import Check, Checked
+from .rows import Accuracy, Row
 from .subject import Randomness
 
 # What `write_report` writes.
@@ -25,14 +24,10 @@ FILES = ("report.json", "report.md", "report.html", "images.csv", "figures/*.png
 # The change between two images may be drawn this many times as large, and no more.
 MOST_MAGNIFIED = 100
 NORM_TITLES = {"l2": "L2", "linf": "L-infinity"}
-RESIZED = (
-    "Resized inside the model, in float32; 'usual' is resized by PIL, which rounds to bytes, as in "
-    "training and in 'core-tuning evaluate'."
-)
 _NOT_RUN = "Masked gradients were not looked for: the robust accuracies are upper bounds."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Images:
     """What was measured on; `indices` are those of the images in the split."""
 
@@ -50,31 +45,7 @@ class Images:
     indices: list[int]
 
 
-@dataclass(frozen=True)
-class Clean:
-    """Accuracy without an attack.
-
-    Attributes:
-        accuracy: in the attacked space.
-        images: a digit for each image, 1 where it is classified right.
-        usual: of the network's input, where that is not what is attacked.
-    """
-
-    accuracy: Accuracy
-    images: str
-    usual: Accuracy | None = None
-
-
-class Examples(NamedTuple):
-    """Images (m, 3, h, w) in [0, 1], clean and adversarial, titles (m,), and the attack's eps."""
-
-    clean: np.ndarray
-    adversarial: np.ndarray
-    titles: Sequence[str]
-    eps_text: str
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """All that an evaluation found.
 
@@ -82,16 +53,19 @@ class Report:
         subject: names and values about the model.
         environment: names and values about the machine.
         labels: (n,) the true classes of the images.
+        clean: accuracy without an attack, in the attacked space.
+        clean_images: a digit for each image, 1 where it is classified right.
     """
 
     subject: dict[str, Any]
     randomness: Randomness
     data: Images
+    labels: list[int]
     environment: dict[str, Any]
-    clean: Clean
+    clean: Accuracy
+    clean_images: str
     rows: list[Row]
     masking: list[Checked]
-    labels: list[int]
 
     @property
     def checks(self) -> list[Check]:
@@ -105,43 +79,36 @@ class Report:
         said += [f"pyautoattack warns: {each}" for row in self.rows for each in row.warnings]
         return list(dict.fromkeys(said))
 
-    def plain(self) -> dict[str, Any]:
-        """The contents of report.json."""
-        clean, usual = self.clean, self.clean.usual
-        counted = {"space": self.data.attack_space, **clean.accuracy._asdict()}
-        counted["images"] = clean.images
-        if usual is not None:
-            counted |= {"usual": usual._asdict(), "note": RESIZED}
-        return {
-            "subject": self.subject,
-            "randomness": self.randomness.facts(),
-            "data": asdict(self.data),
-            "environment": self.environment,
-            "clean": counted,
-            "rows": [asdict(row) for row in self.rows],
-            "masking": [asdict(found) for found in self.masking],
-        }
 
-
-def write_report(folder: Path, report: Report, examples: Examples | None = None) -> None:
+def write_report(folder: Path, report: Report, more: Sequence[Section] = ()) -> None:
     """Write report.json, images.csv, the figures, report.md and report.html into a folder.
 
-    images.csv says of each image, by the row that attacked it, whether it stayed right.
+    images.csv says of each image, by the row that attacked it, whether it stayed right. Sections
+    that are given stand behind those of the figures.
     """
-    write_json(folder / "report.json", report.plain())
+    randomness = report.randomness
+    contents = {
+        "subject": report.subject,
+        "randomness": {"is_randomised": randomness.is_randomised, **randomness._asdict()},
+        "data": asdict(report.data),
+        "environment": report.environment,
+        "clean": {**report.clean._asdict(), "images": report.clean_images},
+        "rows": [asdict(row) for row in report.rows],
+        "masking": [asdict(found) for found in report.masking],
+    }
+    write_json(folder / "report.json", contents)
     names = [f"{row.attack} {row.norm} {row.eps_text}" for row in report.rows]
     classes = [report.data.classes[label] for label in report.labels]
-    digits = [report.clean.images, *(row.images for row in report.rows)]
+    digits = [report.clean_images, *(row.images for row in report.rows)]
     each = zip(report.data.indices, classes, *digits, strict=True)
     write_atomically(
         folder / "images.csv", csv_bytes([["index", "class", "clean", *names], *map(list, each)])
     )
-    drawn = folder / "figures"
     sections = [
-        accuracy_section(report, drawn),
-        masking_section(report.masking, drawn),
-        *([] if examples is None else [examples_section(examples, drawn)]),
-        Section("How to read this", [_reading(report.rows)]),
+        accuracy_section(report, folder / "figures"),
+        masking_section(report.masking, folder / "figures"),
+        *more,
+        Section("How to read this", [_reading(report)]),
         Section("Subject", [facts(report.subject)]),
         Section("Data", [facts(asdict(report.data))]),
         Section("Environment", [facts(report.environment)]),
@@ -156,7 +123,7 @@ def printed(report: Report) -> list[str]:
     """The terminal's lines: what was found, a table, notes and flags."""
     first, then = _summary(report)
     flags = [
-        f"FLAG {check.title}: {check.value}, expected {check.expected}"
+        f"FLAG {check.about.title}: {check.value}, expected {check.expected}"
         for check in report.checks
         if check.flagged
     ]
@@ -169,7 +136,7 @@ def _summary(report: Report) -> tuple[list[str], list[str]]:
     data, subject = report.data, report.subject
     first = [report.randomness.sentence()] if report.randomness.is_randomised else []
     if any(check.flagged for check in report.checks):
-        first.append(" ".join(_place(found) + verdict(found.checks) for found in report.masking))
+        first.append(" ".join(map(_verdict_there, report.masking)))
     else:
         first.append(verdict(report.checks))
     chosen = f"all {data.n} images"
@@ -183,7 +150,7 @@ def _summary(report: Report) -> tuple[list[str], list[str]]:
         f"selection: {subject['selection']}",
         f"attack space: {space}; float32; 95% Wilson intervals",
         *(f"warning: {warning}" for warning in data.warnings),
-        f"Without an attack {_described(report.clean.accuracy)} are classified right.",
+        f"Without an attack {_described(report.clean)} are classified right.",
     ]
     budgets: dict[str, list[Row]] = {}
     for row in report.rows:
@@ -208,15 +175,15 @@ def _described(counted: Accuracy) -> str:
     return f"{counted.percent:.1f}% of {counted.n} images ({interval})"
 
 
-def _place(found: Checked) -> str:
+def _verdict_there(found: Checked) -> str:
     budget = f"{found.norm} eps {describe_eps(found.norm, found.eps)}"
-    return f"At {budget}, on {found.images} images: "
+    return f"At {budget}, on {found.images} images: {verdict(found.checks)}"
 
 
 def verdict(checks: Sequence[Check]) -> str:
     """Say in a sentence what the masking checks found."""
     run = [check for check in checks if check.points]
-    flagged = [f'"{check.title}"' for check in run if check.flagged]
+    flagged = [f'"{check.about.title}"' for check in run if check.flagged]
     if not run:
         return _NOT_RUN
     if not flagged:
@@ -228,85 +195,81 @@ def verdict(checks: Sequence[Check]) -> str:
 
 
 def _table(report: Report) -> Table:
-    def line(title: str, budget: Sequence[str], counted: Accuracy, zero: str = "") -> list[object]:
-        interval = f"{counted.low:.2f} to {counted.high:.2f}"
-        percent = f"{counted.percent:.2f}"
-        return [title, *budget, counted.n, counted.correct, percent, interval, zero]
+    header = ("attack", "norm", "eps", "pixels", "L2 at native resolution", "images", "right",
+              "accuracy (%)", "95% interval", "zero gradients (%)")  # fmt: skip
 
-    space, clean = report.data.attack_space, report.clean
-    rows = [line("none", ("", "0", space, "0"), clean.accuracy)]
-    if clean.usual is not None:
-        rows.append(line("none, resized by PIL", ("", "0", "input", "0"), clean.usual))
+    def counted(found: Accuracy) -> tuple[object, ...]:
+        interval = f"{found.low:.2f} to {found.high:.2f}"
+        return found.n, found.correct, f"{found.percent:.2f}", interval
+
+    rows = [("none", "", "0", report.data.attack_space, "0", *counted(report.clean), "")]
     for row in report.rows:
         # Of L-infinity it is the largest that a perturbation can have.
         native = f"{'≤ ' if row.norm == 'linf' else ''}{row.largest_l2_native:.3g}"
         zero = "" if row.zero_gradients is None else f"{100 * row.zero_gradients:.1f}"
         budget = (row.norm, row.eps_text, row.space, native)
-        rows.append(line(row.title, budget, row.accuracy, zero))
-    header = ("attack", "norm", "eps", "pixels", "L2 at native resolution", "images", "right",
-              "accuracy (%)", "95% interval", "zero gradients (%)")  # fmt: skip
+        rows.append((row.title, *budget, *counted(row.accuracy), zero))
     return Table(header, rows)
 
 
 def accuracy_section(report: Report, drawn: Path) -> Section:
-    """The table, and robust accuracy against eps: a line an attack, a panel a norm and space."""
+    """The table, and robust accuracy against eps: a line an attack, a panel a norm."""
 
     def mark(counted: Accuracy) -> figures.Mark:
         return figures.Mark((counted.percent,), interval=(counted.low, counted.high))
 
     blocks: list[Block] = [_table(report)]
-    panels: dict[tuple[str, str], dict[str, dict[figures.Place, figures.Mark]]] = {}
+    panels: dict[str, dict[str, dict[figures.Place, figures.Mark]]] = {}
     for row in report.rows:
-        lines = panels.setdefault((row.norm, row.space), {})
-        line = lines.setdefault(row.title, {(0.0, "0"): mark(report.clean.accuracy)})
+        lines = panels.setdefault(row.norm, {})
+        line = lines.setdefault(row.title, {(0.0, "0"): mark(report.clean)})
         line[row.eps, row.eps_text] = mark(row.accuracy)
+    space = report.data.attack_space
     shown = [
         figures.Panel(
             f"eps ({NORM_TITLES[norm]} norm, {space} pixels, images in [0, 1])",
             "images classified right (%)",
             lines,
         )
-        for (norm, space), lines in panels.items()
+        for norm, lines in panels.items()
     ]
     if shown:
         path = drawn / "robust_accuracy.png"
         figures.save_lines([shown], path, reading="with 95% intervals")
         blocks.append(Figure(path, "Robust accuracy against eps", ""))
-    if report.clean.usual is not None:
-        blocks.append(RESIZED)
     return Section("Accuracy", [*blocks, *(f"Note: {note}" for note in report.notes)])
 
 
 def masking_section(masking: Sequence[Checked], drawn: Path) -> Section:
     """A table and a figure of the checks at each budget, and what each check means."""
-    blocks: list[Block] = [] if masking else [_NOT_RUN]
+    blocks: list[Block] = []
+    meanings: dict[str, str] = {}
     header = ("what a sound evaluation shows", "", "found", "no flag for")
     for number, found in enumerate(masking, start=1):
         path = drawn / ("masking.png" if number == 1 else f"masking_{number}.png")
         rows, panels = [], []
         for check in found.checks:
+            about = check.about
             sign = "FLAG" if check.flagged else "ok" if check.points else "not run"
-            rows.append((check.title, sign, check.value, check.expected))
-            points, about = [(name, value) for name, value in check.points], ABOUT[check.name]
+            rows.append((about.title, sign, check.value, check.expected))
+            points = [(name, value) for name, value in check.points]
             panels.append(
-                figures.Check(check.title, check.flagged, points, about.xlabel, about.ylabel)
+                figures.Check(about.title, check.flagged, points, about.xlabel, about.ylabel)
             )
+            meanings[f"{about.title}:"] = about.meaning
         figures.save_checks(panels, path)
-        blocks += [_place(found) + verdict(found.checks), Table(header, rows)]
-        blocks.append(Figure(path, "Masking checks", ""))
-    shown = {check.name: check.title for found in masking for check in found.checks}
-    meanings = {f"{title}:": ABOUT[name].meaning for name, title in shown.items()}
-    return Section("Gradient masking", [*blocks, meanings] if masking else blocks)
+        blocks += [_verdict_there(found), Table(header, rows), Figure(path, "Masking checks", "")]
+    return Section("Gradient masking", [*blocks, meanings] if masking else [_NOT_RUN])
 
 
-def examples_section(examples: Examples, drawn: Path) -> Section:
-    """Images, what an attack made of them, and the magnified difference."""
+def examples_section(
+    clean: np.ndarray, adversarial: np.ndarray, titles: Sequence[str], eps_text: str, drawn: Path
+) -> Section:
+    """Images (m, 3, h, w) in [0, 1], what an attack made of them, and the magnified difference."""
     path = drawn / "examples.png"
-    clean, adversarial, titles, eps_text = examples
     change = adversarial - clean
     # A round number that lets the largest change just reach black or white.
-    room = 0.5 / max(float(np.abs(change).max()), 0.5 / MOST_MAGNIFIED)
-    factor = max(1, int(room))
+    factor = int(0.5 / max(float(np.abs(change).max()), 0.5 / MOST_MAGNIFIED)) or 1
     difference = np.clip(0.5 + factor * change, 0, 1)
     rows = [
         figures.ImageRow("clean", np.moveaxis(clean, 1, -1), titles),
@@ -319,28 +282,22 @@ def examples_section(examples: Examples, drawn: Path) -> Section:
     return Section("Adversarial images", [Figure(path, description, said)])
 
 
-def _reading(rows: Sequence[Row]) -> list[str]:
-    notes = [
+def _reading(report: Report) -> list[str]:
+    native = report.data.attack_space == "native"
+    return [
         "An image counts as right under attack if it is right both without the attack and after "
         "it. Every accuracy is an upper bound: a stronger attack can only lower it.",
         "Intervals are 95% Wilson intervals of drawing these images; they say nothing of other "
         "data, of another training seed, or of stronger attacks.",
         "Norms and eps are of images in [0, 1]; the model normalises inside.",
+        "The model resizes inside, in float32, where PIL rounds to bytes: a few predictions may "
+        "differ from those of 'core-tuning evaluate'."
+        if native
+        else "The attack changes the network's input. If images are enlarged for it, an L2 ball of "
+        'the same eps is smaller at their own resolution (column "L2 at native resolution"): such '
+        "rows are not comparable with attacks on the data set's pixels, RobustBench's for one. "
+        "--attack-space native measures those.",
+        "For L-infinity that column is the largest L2 norm that the budget allows, eps √(3hw).",
+        "PGD-10 is the paper's protocol, for comparison with the paper; the strongest attack is "
+        "the result.",
     ]
-    if any(row.space == "input" for row in rows):
-        notes.append(
-            "The attack changes the network's input. If images are enlarged for it, an L2 ball of "
-            'the same eps is smaller at their own resolution (column "L2 at native '
-            "resolution\"): such rows are not comparable with attacks on the data set's pixels, "
-            "RobustBench's for one. --attack-space native measures those."
-        )
-    if any(row.norm == "linf" for row in rows):
-        notes.append(
-            "For L-infinity that column is the largest L2 norm that the budget allows, eps √(3hw)."
-        )
-    if any(row.attack == "pgd10" for row in rows):
-        notes.append(
-            "PGD-10 is the paper's protocol, for comparison with the paper; the strongest attack "
-            "is the result."
-        )
-    return notes

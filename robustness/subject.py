@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from core_tuning.checkpoints.read import read_checkpoint
 from core_tuning.checkpoints.recognise import RUN_CHECKPOINT_KEY, run_facts
 from core_tuning.config import RUN_FILES
-from core_tuning.data import default_recipe
+from core_tuning.data import Splits, default_recipe, load_splits
 from core_tuning.data.transforms import RECIPES
 from core_tuning.encoders import (
     NO_NORMALISATION,
-    ImageEncoder,
     Normalisation,
     assumed_heads,
     build_encoder,
@@ -31,35 +30,20 @@ from core_tuning.files import field, read_json
 from core_tuning.training.exported import build_classifier, load_model
 from core_tuning.training.seeds import same_random_states
 
-from .attack.autoattack import EOT_PASSES
 from .attack.view import AttackView
 from .config import RobustEvaluate
-from .own_module import (
-    OwnModule,
-    build_module,
-    normalising_layer,
-    own_code,
-    training_norm,
-)
-from .rows import from_json
+from .own_module import build_module, own_code, training_norm
+from .protocols import EOT_PASSES
 
 NORMALISATIONS = {"imagenet": Normalisation(), "none": NO_NORMALISATION}
 # Where training scripts keep the weights; "" is the file itself.
 _SECTIONS = ("", "state_dict", "model", "model_state_dict", "net")
+_DIVIDED_BY: dict[str, type | tuple[type, ...]] = {
+    "data_dir": (str, type(None)), "fraction": (int, float), "validation": (int, float),
+    "seed": int, "data": dict,
+}  # fmt: skip
 # As pyautoattack's own check for randomised defences has them.
 PASSES, TOLERANCE = 5, 1e-4
-PROBED = 32
-
-
-@dataclass(frozen=True)
-class Made:
-    """What a run was started with, as far as an evaluation needs it."""
-
-    data_dir: str | None = None
-    fraction: float = 1.0
-    validation: float = 0.1
-    seed: int | None = None
-    data: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,23 +54,44 @@ class Subject:
         name: short, for titles.
         model: images (n, 3, S, S) in [0, 1] to logits (n, K); float32, in evaluation mode.
         dataset: name of the data set to measure it on.
-        data_dir: where that lies.
         recipe: of the transforms.
         image_size: S, in pixels.
         facts: for the report.
         classes: the model's class names; None where they are not known.
-        made: how the model's run was made, where there is one on the same data set.
+        run: what its run.json says, where it is a run on the same data set.
     """
 
     name: str
     model: nn.Module
     dataset: str
-    data_dir: Path | str | None
     recipe: str
     image_size: int
     facts: dict[str, Any]
     classes: list[str] | None = None
-    made: Made = Made()
+    run: dict[str, Any] | None = None
+
+    def splits(self, options: RobustEvaluate) -> Splits:
+        """Load the data set, divided as for the model's run.
+
+        Raises:
+            UserError: it cannot be loaded, or its classes are not the model's.
+        """
+        run = {"validation": 0.1, "fraction": 1.0, "seed": options.seed, **(self.run or {})}
+        splits = load_splits(
+            self.dataset,
+            options.data_dir or run.get("data_dir"),
+            download=options.download,
+            fraction=run["fraction"],
+            validation=run["validation"],
+            seed=run["seed"],
+        )
+        if self.classes is not None and splits.classes != self.classes:
+            raise UserError(
+                f"The classes of {self.dataset} ({', '.join(splits.classes[:3])}, ...) are not the "
+                f"model's ({', '.join(self.classes[:3])}, ...): evaluate it on a data set with the "
+                "same class names."
+            )
+        return splits
 
 
 def load_subject(options: RobustEvaluate) -> Subject:
@@ -99,8 +104,7 @@ def load_subject(options: RobustEvaluate) -> Subject:
     # Building an encoder draws the weights that the file's then replace.
     with torch.random.fork_rng(devices=[]):
         if path is None:
-            assert options.module is not None
-            subject = _load_module(options, options.module)
+            subject = _load_module(options)
         elif path.is_dir() or _is_run_model(path):
             subject = _load_run(options, path)
         else:
@@ -109,15 +113,13 @@ def load_subject(options: RobustEvaluate) -> Subject:
     # Of a user's own, tensors may be of a kind that has no numbers to read.
     with own_code(f"Reading the weights of {source}", "expected dense tensors with values"):
         weights = fingerprint(subject.model.float().eval().requires_grad_(False))
-    facts = {"name": subject.name, "source": source, **subject.facts, "weights": weights}
-    return replace(subject, facts=facts)
+    subject.facts.update(name=subject.name, source=source, weights=weights)
+    return subject
 
 
 def _is_run_model(path: Path) -> bool:
     contents = read_checkpoint(path)
-    if not isinstance(contents, Mapping):
-        return False
-    if RUN_CHECKPOINT_KEY in contents:
+    if isinstance(contents, Mapping) and RUN_CHECKPOINT_KEY in contents:
         raise UserError(
             f"'{path}' is what a run is resumed from, not its selected model: name the run's "
             "folder or its model.safetensors."
@@ -128,58 +130,57 @@ def _is_run_model(path: Path) -> bool:
 def _load_run(options: RobustEvaluate, path: Path) -> Subject:
     for option in ("encoder", "normalisation", "transforms", "image_size"):
         if getattr(options, option) is not None:
-            reason = " and its model normalises already" if option == "normalisation" else ""
             raise UserError(
-                f"--{option.replace('_', '-')} is given for {path}: a run states it{reason}; "
-                "leave it out."
+                f"--{option.replace('_', '-')} is given for {path}: a run states it, and its model "
+                "normalises already; leave it out."
             )
     model, known = load_model(path)
     folder = path if path.is_dir() else path.parent
     marker, result = folder / RUN_FILES[0], folder / "result.json"
-    made, selection = Made(), "unknown"
-    if marker.exists():
-        stored = read_json(marker)
-        found = {name: stored[name] for name in ("seed", "data") if name in stored}
-        made = from_json(Made, {**field(stored, "options", dict, marker), **found}, marker)
-    if result.exists():
-        selection = field(read_json(result), "selection", str, result)
-    dataset = options.dataset or known["dataset"]
-    same = dataset == known["dataset"]
-    if same and "targets" in known:
-        raise UserError(
-            f"{path} was trained on {dataset} without the domains {', '.join(known['targets'])}: "
-            "its test split holds images that the model was trained on; name another --dataset."
-        )
     facts = {key: value for key, value in known.items() if key != "classes"}
+    facts |= {"kind": "run", "selection": "unknown"}
+    if result.exists():
+        facts["selection"] = field(read_json(result), "selection", str, result)
+    run, dataset = None, options.dataset or known["dataset"]
+    if dataset == known["dataset"]:
+        if "targets" in known:
+            raise UserError(
+                f"{path} was trained on {dataset} without the domains "
+                f"{', '.join(known['targets'])}: its test split holds images that the model was "
+                "trained on; name another --dataset."
+            )
+        run = _read_run(marker) if marker.exists() else {}
     return Subject(
         folder.resolve().name,
         model,
         dataset,
-        options.data_dir or (made.data_dir if same else None),
         known["transforms"],
         known["image_size"],
-        {"kind": "run", **facts, "selection": selection},
+        facts,
         known["classes"],
-        made if same else Made(),
+        run,
     )
+
+
+def _read_run(marker: Path) -> dict[str, Any]:
+    """What a run.json says; what the images of the run were divided by is checked."""
+    contents = read_json(marker)
+    contents |= field(contents, "options", dict, marker)
+    for name, kinds in _DIVIDED_BY.items():
+        if name in contents:
+            field(contents, name, kinds, marker)
+    return contents
 
 
 def _load_checkpoint(options: RobustEvaluate, path: Path) -> Subject:
     encoder_name, normalisation = options.encoder, options.normalisation
     if encoder_name is None or normalisation is None or options.dataset is None:
-        missing = [
-            f"--{name}"
-            for name in ("encoder", "dataset", "normalisation")
-            if getattr(options, name) is None
-        ]
         raise UserError(
-            f"'{path}' is not a run of this package and does not say what it is: give "
-            f"{', '.join(missing)} as well."
+            f"'{path}' is not a run of this package and does not say what it is: give --encoder, "
+            "--dataset and --normalisation."
         )
     encoder = build_encoder(encoder_name)
     tensors = _classifier_tensors(path, classifier_name(encoder))
-    floating = [tensor for tensor in tensors.values() if tensor.is_floating_point()]
-    stored = {str(tensor.dtype).removeprefix("torch.") for tensor in floating}
     model = build_classifier(
         encoder_name,
         tensors,
@@ -187,8 +188,7 @@ def _load_checkpoint(options: RobustEvaluate, path: Path) -> Subject:
         path,
         "name the --encoder that it was trained with",
     )
-    facts = {"kind": "checkpoint", "encoder": encoder_name, "normalisation": normalisation,
-             "stored_as": ", ".join(sorted(stored)), "selection": "unknown"}  # fmt: skip
+    facts = {"kind": "checkpoint", "encoder": encoder_name, "normalisation": normalisation}
     assumed = assumed_heads(encoder) if split_heads(encoder_name)[1] is None else ""
     if assumed:
         print(f"note: {assumed}.")
@@ -215,32 +215,14 @@ def _classifier_tensors(path: Path, head: str) -> dict[str, Tensor]:
     )
 
 
-def _load_module(options: RobustEvaluate, module: str) -> Subject:
-    path, _, function = module.rpartition(":")
+def _load_module(options: RobustEvaluate) -> Subject:
+    assert options.module is not None
+    path, _, function = options.module.rpartition(":")
     file = Path(path)
-    named = f"{file.name}:{function}"
-    model: nn.Module = build_module(file, function, named)
-    own = OwnModule(model, named)
-    if options.normalisation in (None, "none"):
-        model = own
-    else:
-        layer = normalising_layer(model)
-        if layer is not None:
-            raise UserError(
-                f"--normalisation {options.normalisation} is given and the model of {named} "
-                f"normalises already ({layer}): leave it out, or images are normalised twice."
-            )
-        model = nn.Sequential(
-            ImageEncoder(nn.Identity(), NORMALISATIONS[options.normalisation]), own
-        )
-    facts = {
-        "kind": "module",
-        "normalisation": options.normalisation or "the model's own",
-        # What the function computes is not in its weights alone.
-        "code": hashlib.sha256(file.read_bytes()).hexdigest()[:16],
-        "selection": "unknown",
-    }
-    return _named(options, f"{file.stem}-{function}", model, facts)
+    model = build_module(file, function, f"{file.name}:{function}")
+    # What the function computes is not in its weights alone.
+    code = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return _named(options, f"{file.stem}-{function}", model, {"kind": "module", "code": code})
 
 
 def _named(options: RobustEvaluate, name: str, model: nn.Module, facts: dict[str, Any]) -> Subject:
@@ -248,17 +230,16 @@ def _named(options: RobustEvaluate, name: str, model: nn.Module, facts: dict[str
     assert options.dataset is not None
     recipe = options.transforms or default_recipe(options.dataset)
     side = options.image_size or RECIPES[recipe][1]
-    return Subject(name, model, options.dataset, options.data_dir, recipe, side, facts)
+    return Subject(name, model, options.dataset, recipe, side, {**facts, "selection": "unknown"})
 
 
 def fingerprint(model: nn.Module) -> str:
     """Return the first 16 digits of the SHA-256 of a model's parameters and buffers."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        if not isinstance(tensor, Tensor):
-            continue  # what a module's get_extra_state returns
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        if isinstance(tensor, Tensor):  # and not what a module's get_extra_state returns
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -282,10 +263,6 @@ class Randomness(NamedTuple):
     def is_randomised(self) -> bool:
         """Whether that is more than the rounding of kernels that add in any order."""
         return self.difference > TOLERANCE
-
-    def facts(self) -> dict[str, Any]:
-        """For report.json."""
-        return {"is_randomised": self.is_randomised, **self._asdict()}
 
     def sentence(self) -> str:
         """Say in a few sentences what a randomised model's accuracies are worth."""
@@ -312,19 +289,17 @@ def inspect_answers(model: nn.Module, images: Tensor, num_classes: int) -> Rando
         UserError: the model fails, or returns something else than finite logits (n, K), a batch
             norm is in training mode, a batch of one image fails, or the way back through the model.
     """
-    with same_random_states():
-        # A model may fail in any way, and whatever it is, it cannot be evaluated.
-        named = f"The model on images {tuple(images.shape)}"
-        with torch.no_grad(), own_code(named, "check --image-size and the model"):
-            answers = [model(images) for _ in range(PASSES)]
-            classes = answers[0].shape[1]
-            if classes != num_classes:
-                raise UserError(
-                    f"The model has {classes} classes and the data set has {num_classes}: expected "
-                    "a model of the data set's classes; name its own with --dataset."
-                )
-            passes = torch.stack([logits.float() for logits in answers])  # (p, n, K)
+    named = f"The model on images {tuple(images.shape)}"
+    # A model may fail in any way, and whatever it is, it cannot be evaluated.
+    with same_random_states(), own_code(named, "check --image-size and the model"):
+        with torch.no_grad():
+            passes = torch.stack([model(images).float() for _ in range(PASSES)])  # (p, n, K)
             model(images[:1])
+        if passes.shape[2] != num_classes:
+            raise UserError(
+                f"The model has {passes.shape[2]} classes and the data set has {num_classes}: "
+                "expected a model of the data set's classes; name its own with --dataset."
+            )
         norm = training_norm(model)
         if norm:
             raise UserError(
@@ -337,7 +312,10 @@ def inspect_answers(model: nn.Module, images: Tensor, num_classes: int) -> Rando
                 "The model's logits are not finite: expected numbers; check its weights, and that "
                 "it takes images in [0, 1]."
             )
-        _check_gradient(model, images[:2])
+        # A backward pass that will fail does so now; a model that cuts the graph passes.
+        start = images[:2].clone().requires_grad_()
+        logits = AttackView(model)(start)
+        torch.autograd.grad(F.cross_entropy(logits, logits.argmax(1)), start)
     first = passes[0]
     scale = (first - first.mean(1, keepdim=True)).norm(dim=1)  # (n,)
     apart = (passes - first).norm(dim=2).amax(0)  # (n,)
@@ -346,17 +324,3 @@ def inspect_answers(model: nn.Module, images: Tensor, num_classes: int) -> Rando
     classes = passes.argmax(2)
     changed = (classes != classes[0]).any(0).double().mean()
     return Randomness(PASSES, len(images), float(relative.max()), 100 * float(changed))
-
-
-def _check_gradient(model: nn.Module, images: Tensor) -> None:
-    """Fail now where a backward pass will; a model that cuts the graph passes."""
-    view = AttackView(model)
-    start = images.clone().requires_grad_()
-    with own_code(
-        "The backward pass of the model",
-        "expected gradients with respect to the images; detach what has none, for the attacks "
-        "without gradients to count",
-    ):
-        logits = view(start)
-        labels = logits.argmax(1)
-        torch.autograd.grad(F.cross_entropy(logits, labels), start)

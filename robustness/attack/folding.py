@@ -1,7 +1,7 @@
 """Batch norm in evaluation mode folded into the convolution before it.
 
-    gamma (W x + b - mean) / sqrt(var + eps) + beta = (s W) x + s (b - mean) + beta,
-    s = gamma / sqrt(var + eps)
+gamma (W x + b - mean) / sqrt(var + eps) + beta = (s W) x + s (b - mean) + beta,
+s = gamma / sqrt(var + eps)
 
 The pairs are found by torch.fx's symbolic tracing, but the model's own forward is kept: only its
 modules change.
@@ -10,110 +10,89 @@ modules change.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
-class Pair(NamedTuple):
-    """A convolution and the batch norm that alone uses its output."""
-
-    conv: nn.Conv2d
-    norm: nn.BatchNorm2d
-
-
-def find_pairs(model: nn.Module) -> list[Pair]:
-    """Find the batch norms that can be folded, of a model in evaluation mode.
+def find_pairs(model: nn.Module) -> list[tuple[str, str]]:
+    """Name each convolution and batch norm that can be folded, of a model in evaluation mode.
 
     What cannot be traced as a whole is searched child by child; where nothing can be traced or
     folded, the list is empty. Modules that are called more than once, whose parameters are used
     outside their own forward, or that have hooks are left out.
     """
-    search = _Search()
-    search.visit(model)
-    return [pair for pair in search.pairs if search.is_private(pair)]
+    modules = dict(model.named_modules(remove_duplicate=False))
+    uses: Counter[nn.Module] = Counter()
+    visited: set[nn.Module] = set()
+    found: list[tuple[str, str]] = []
+
+    def visit(name: str) -> None:
+        def inside(target: Any) -> str:
+            return ".".join(filter(None, (name, str(target))))
+
+        if modules[name] in visited:
+            return
+        visited.add(modules[name])
+        try:
+            graph = fx.Tracer().trace(modules[name])
+        except Exception:
+            # Tracing runs the forward with stand-ins for tensors, on which any code may fail in
+            # its own way; folding is an optimisation that may be left out.
+            for child, module in modules[name].named_children():
+                # An untraced parent calls its children: one that a traced part calls too is shared.
+                uses[module] += 1
+                visit(inside(child))
+            return
+        for node in graph.nodes:
+            if node.op == "get_attr":
+                uses[modules[inside(node.target.rpartition(".")[0])]] += 2
+            elif node.op == "call_module":
+                uses[modules[inside(node.target)]] += 1
+                before: Any = node.args[0] if node.args else None
+                called = isinstance(before, fx.Node) and before.op == "call_module"
+                # What else uses the convolution's output needs it as it is.
+                if called and len(before.users) == 1:
+                    found.append((inside(before.target), inside(node.target)))
+
+    visit("")
+    return [
+        (conv, norm)
+        for conv, norm in found
+        # Exact types: a subclass may compute something else.
+        if type(modules[conv]) is nn.Conv2d
+        and type(modules[norm]) is nn.BatchNorm2d
+        and modules[norm].running_mean is not None
+        and all(uses[each] == 1 and not _has_hooks(each) for each in (modules[conv], modules[norm]))
+    ]
 
 
-def make_room(model: nn.Module, pairs: list[Pair]) -> None:
+def make_room(model: nn.Module, pairs: list[tuple[str, str]]) -> None:
     """Replace the batch norms by identities and give the convolutions a bias, in place.
 
     Weights and biases are left to `fold`.
     """
-    norms = {id(pair.norm) for pair in pairs}
+    norms = {model.get_submodule(norm) for _, norm in pairs}
     for name, module in list(model.named_modules(remove_duplicate=False)):
-        if id(module) in norms:
+        if module in norms:
             model.set_submodule(name, nn.Identity())
-    for conv, norm in pairs:
+    for name, _ in pairs:
+        conv: Any = model.get_submodule(name)
         if conv.bias is None:
-            conv.bias = nn.Parameter(conv.weight.new_zeros(norm.num_features))
+            conv.bias = nn.Parameter(conv.weight.new_zeros(conv.out_channels))
 
 
 @torch.no_grad()
-def fold(pair: Pair, weight: Tensor, bias: Tensor) -> None:
-    """Write the folded weight (out, in, h, w) and bias (out,) of a pair into given tensors."""
-    conv, norm = pair
-    assert norm.running_mean is not None and norm.running_var is not None
-    folded = fuse_conv_bn_weights(
+def fold(conv: Any, norm: Any, into: Any) -> None:
+    """Write the weight and bias of a convolution and its batch norm into another convolution."""
+    weight, bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight,
         norm.bias,
     )  # fmt: skip
-    for tensor, value in zip((weight, bias), folded, strict=True):
-        tensor.copy_(value)
-
-
-class _Search:
-    """Pairs within each traced part, and how often each module is used by all of them."""
-
-    def __init__(self) -> None:
-        self.pairs: list[Pair] = []
-        self.uses: Counter[int] = Counter()
-        self.visited: set[int] = set()
-
-    def visit(self, module: nn.Module) -> None:
-        if id(module) in self.visited:
-            return
-        self.visited.add(id(module))
-        try:
-            graph = fx.Tracer().trace(module)
-        except Exception:
-            # Tracing runs the forward with stand-ins for tensors, on which any code may fail in
-            # its own way; folding is an optimisation that may be left out.
-            for child in module.children():
-                # An untraced parent calls its children: one that a traced part calls too is shared.
-                self.uses[id(child)] += 1
-                self.visit(child)
-            return
-        self._read(graph, dict(module.named_modules(remove_duplicate=False)))
-
-    def _read(self, graph: fx.Graph, modules: Mapping[str, nn.Module]) -> None:
-        for node in graph.nodes:
-            if node.op == "call_module":
-                self.uses[id(modules[node.target])] += 1
-                self._match(node, modules)
-            elif node.op == "get_attr":
-                owner = node.target.rpartition(".")[0]
-                self.uses[id(modules[owner])] += 2
-
-    def _match(self, node: fx.Node, modules: Mapping[str, nn.Module]) -> None:
-        norm = modules[str(node.target)]
-        if len(node.args) != 1 or node.kwargs or not isinstance(node.args[0], fx.Node):
-            return
-        before = node.args[0]
-        if before.op != "call_module" or len(before.users) != 1:
-            return
-        conv = modules[str(before.target)]
-        # Exact types: a subclass may compute something else.
-        if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
-            self.pairs.append(Pair(conv, norm))
-
-    def is_private(self, pair: Pair) -> bool:
-        has_statistics = pair.norm.running_mean is not None and pair.norm.running_var is not None
-        return has_statistics and all(
-            self.uses[id(module)] == 1 and not _has_hooks(module) for module in pair
-        )
+    into.weight.copy_(weight)
+    into.bias.copy_(bias)
 
 
 def _has_hooks(module: nn.Module) -> bool:

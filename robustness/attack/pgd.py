@@ -1,7 +1,8 @@
 """Adversarial images by torchattacks' PGD, with what it leaves to its callers.
 
-torchattacks draws from torch's global generator, crashes on channels_last gradients under L2,
-gives NaN for eps = 0, changes module modes, and checks neither its input nor its output.
+torchattacks draws from torch's global generator, gives NaN for eps = 0, changes module modes, and
+checks neither its input nor its output. Under L2 it crashes on gradients that are not contiguous,
+which those of an `AttackView` are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import importlib.metadata
 import io
 import math
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -36,86 +36,17 @@ def check_torchattacks() -> None:
     """
     try:
         version = importlib.metadata.version("torchattacks")
-    except importlib.metadata.PackageNotFoundError:
+        importlib.import_module("torchattacks")
+    except ImportError as error:
         raise UserError(
-            f"torchattacks is not installed, and the attacks are its: install it with {INSTALL}."
-        ) from None
-    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-    if numbers < OLDEST:
+            f"The attacks are torchattacks', which does not import ({error}): install it with "
+            f"{INSTALL}."
+        ) from error
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST:
         raise UserError(
             f"torchattacks is {version}: expected 3.5 or newer, which pip passes over where "
             f"another package's requests does not fit; install it with {INSTALL}."
         )
-    try:
-        importlib.import_module("torchattacks")
-    except ImportError as error:
-        raise UserError(
-            f"torchattacks {version} does not import ({error}): install it with {INSTALL}."
-        ) from error
-
-
-def perturb(
-    view: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    budget: Budget,
-    *,
-    seed: int,
-    targets: Tensor | None = None,
-) -> Tensor:
-    """Attack images by torchattacks' `PGD` or `PGDL2` with a random start.
-
-    With the same seed the result equals that of torchattacks after `torch.manual_seed(seed)`.
-    The global random state is left as it was; no module's mode changes.
-
-    Args:
-        view: images (n, 3, h, w) in [0, 1] to logits (n, K), all of its modules in evaluation
-            mode: an `AttackView`, or any other model.
-        images: (n, 3, h, w) in [0, 1], float32 (or float64), on the view's device.
-        labels: (n,), the true classes.
-        budget: norm, eps, steps and step size; of eps = 0 the result is a copy of the images.
-        seed: of the random start.
-        targets: (n,), classes to make the view predict; None: away from the labels.
-
-    Returns:
-        Adversarial images (n, 3, h, w) without gradient, in dtype and memory format of `images`.
-
-    Raises:
-        UserError: images outside [0, 1], not finite or of integers, eps beyond their range,
-            tensors on other devices, or torchattacks missing or too old.
-        ValueError: a module of the view is in training mode.
-        RuntimeError: called under torch.inference_mode, or the attack broke its budget.
-    """
-    _check_call(view, images, labels, budget, targets)
-    if budget.eps == 0 or len(images) == 0:
-        if len(images):
-            check_result(images, images, budget.norm, budget.eps)
-        return images.detach().clone()
-    attack = _build(view, budget, targets is not None)
-    attack.set_device(images.device)
-    plain = images.detach().contiguous()
-    with torch.enable_grad(), _seeded(images.device, seed):
-        adversarial = attack(plain, labels if targets is None else targets)
-    check_result(plain, adversarial, budget.norm, budget.eps)
-    if not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last):
-        return adversarial.contiguous(memory_format=torch.channels_last)
-    return adversarial
-
-
-class _ContiguousGradient(nn.Module):
-    """Gives the model's input gradient the layout that `PGDL2` views as (n, 3 h w)."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        # torchattacks puts what it finds in training mode back into it, with all children.
-        self.training = False
-
-    def forward(self, images: Tensor) -> Tensor:
-        entered = images.view_as(images)
-        if entered.requires_grad:
-            entered.register_hook(torch.Tensor.contiguous)
-        return self.model(entered)
 
 
 @functools.cache
@@ -125,74 +56,60 @@ def _attacks() -> dict[str, Any]:
     return {"l2": module.PGDL2, "linf": module.PGD}
 
 
-def _build(view: nn.Module, budget: Budget, targeted: bool) -> Any:
-    # torchattacks prints where a model has no parameters.
-    with contextlib.redirect_stdout(io.StringIO()):
-        attack = _attacks()[budget.norm](
-            _ContiguousGradient(view),
-            eps=budget.eps,
-            alpha=budget.step_size,
-            steps=budget.steps,
-            random_start=True,
-        )
-    if targeted:
-        attack.set_mode_targeted_by_label(quiet=True)
-    return attack
+def perturb(
+    view: nn.Module, images: Tensor, labels: Tensor, budget: Budget, *, seed: int
+) -> Tensor:
+    """Attack images by torchattacks' `PGD` or `PGDL2` with a random start.
 
+    With the same seed the result equals that of torchattacks after `torch.manual_seed(seed)`.
+    The global random state is left as it was; no module's mode changes.
 
-@contextlib.contextmanager
-def _seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed the global generators of the CPU and of `device`, and restore them afterwards.
+    Args:
+        view: an `AttackView`, or a module around one: images (n, 3, h, w) in [0, 1] to logits
+            (n, K), all of its modules in evaluation mode.
+        images: (n, 3, h, w) in [0, 1], float32 (or float64), on the view's device.
+        labels: (n,), the true classes.
+        budget: norm, eps, steps and step size; of eps = 0 the result is a copy of the images.
+        seed: of the random start.
 
-    `torch.manual_seed` would seed every other device as well, which fork_rng does not restore.
+    Returns:
+        Adversarial images (n, 3, h, w) without gradient, in dtype and memory format of `images`.
+
+    Raises:
+        UserError: images outside [0, 1], not finite or of integers, eps beyond their range, or
+            torchattacks missing or too old.
+        ValueError: a module of the view is in training mode.
+        RuntimeError: the attack broke its budget.
     """
-    if device.type == "cpu":
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            yield
-        return
-    with torch.random.fork_rng(devices=[device], device_type=device.type):
-        torch.default_generator.manual_seed(seed)
-        backend: Any = torch.get_device_module(device)
-        with backend.device(device):
-            backend.manual_seed(seed)
-        yield
-
-
-def _check_call(
-    view: nn.Module, images: Tensor, labels: Tensor, budget: Budget, targets: Tensor | None
-) -> None:
-    """Check whatever needs no tensor's value."""
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError(
-            "perturb is called under torch.inference_mode, which records no gradients: call it "
-            "outside, or under torch.no_grad."
-        )
-    for name, module in view.named_modules():
-        if module.training:
-            raise ValueError(
-                f"Module '{name}' ({type(module).__name__}) of the view is in training mode: give "
-                "an AttackView of the model, or call eval() on a copy."
-            )
+    if any(module.training for module in view.modules()):
+        raise ValueError("a module of the view is in training mode: give an AttackView.")
     if images.dtype not in (torch.float32, torch.float64) or images.dim() != 4:
         raise UserError(
             f"The images are {images.dtype} of shape {tuple(images.shape)}: expected float32 of "
             "shape (n, 3, h, w) in [0, 1]; divide bytes by 255."
         )
-    weight = next(iter([*view.parameters(), *view.buffers()]), images)
-    for name, tensor in {"labels": labels, "targets": targets}.items():
-        if tensor is not None and tensor.shape != images.shape[:1]:
-            raise ValueError(
-                f"The {name} have shape {tuple(tensor.shape)}: expected ({len(images)},)."
-            )
-    for name, tensor in {"view": weight, "labels": labels, "targets": targets}.items():
-        if tensor is not None and tensor.device != images.device:
-            raise UserError(
-                f"The images are on {images.device} and the {name} on {tensor.device}: expected "
-                f"one device; move them with .to('{images.device}')."
-            )
-    if len(images):
-        check_reach(budget.norm, budget.eps, images[0].numel())
+    norm, eps, steps, step_size = budget
+    if len(images) == 0:
+        return images.detach().clone()
+    check_reach(norm, eps, images[0].numel())
+    if eps == 0:
+        check_result(images, images, norm, eps)
+        return images.detach().clone()
+    # torchattacks prints where a model has no parameters.
+    with contextlib.redirect_stdout(io.StringIO()):
+        attack = _attacks()[norm](view, eps=eps, alpha=step_size, steps=steps, random_start=True)
+    attack.set_device(images.device)
+    plain, is_on_gpu = images.detach().contiguous(), images.is_cuda
+    with torch.enable_grad(), torch.random.fork_rng([images.device] if is_on_gpu else []):
+        # torch.manual_seed would seed every other device as well, which are not restored.
+        torch.default_generator.manual_seed(seed)
+        if is_on_gpu:
+            torch.cuda.default_generators[images.device.index].manual_seed(seed)
+        adversarial: Tensor = attack(plain, labels)
+    check_result(plain, adversarial, norm, eps)
+    if not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last):
+        return adversarial.contiguous(memory_format=torch.channels_last)
+    return adversarial
 
 
 def check_result(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from core_tuning.errors import UserError
+from core_tuning.checks import check_choice
 from core_tuning.precision import at_least_float32
 from core_tuning.training.learner import Learner
 
-from .folding import Pair, find_pairs, fold, make_room
+from .folding import find_pairs, fold, make_room
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,7 +34,6 @@ class AttackView(nn.Module):
     Args:
         model: images (n, 3, h, w) in [0, 1] to logits (n, K). Of a `Learner`, the objective is
             not copied.
-        fold: fold batch norms.
         channels_last: memory format of the copy's convolutions and activations.
         precision: "fp32", or "bf16" or "fp16" for autocast; fp16 scales the loss.
         compile: pass the copy through torch.compile.
@@ -42,44 +42,41 @@ class AttackView(nn.Module):
         UserError: an unknown precision.
     """
 
+    model: nn.Module
+    original: nn.Module
+
     def __init__(
         self,
         model: nn.Module,
         *,
-        fold: bool = True,
         channels_last: bool = True,
         precision: str = "fp32",
         compile: bool = False,
     ) -> None:
         super().__init__()
-        if precision not in DTYPES:
-            raise UserError(
-                f"The attack's precision is '{precision}': expected one of {', '.join(DTYPES)}."
-            )
+        check_choice("The attack's precision", precision, tuple(DTYPES))
+        if isinstance(model, Learner):
+            model = nn.Sequential(model.image_encoder, model.classifier)
         self.precision = precision
-        self.channels_last = channels_last
         self.loss_scale = FIRST_LOSS_SCALE if precision == "fp16" else 1.0
         self._looked_at = 0
         # (2,) of the gradients looked at: without use, and of these the not finite; on the device.
         self._faults: Tensor | None = None
-        self._sources: _Sources | None = None
-        if any(getattr(module, "attacked_as_is", False) for module in model.modules()):
-            self.channels_last = False
-            # Not one of this module's own: whoever changes or checks their modes leaves it alone.
+        # Not one of this module's own: whoever changes or checks their modes leaves it alone.
+        object.__setattr__(self, "original", model)
+        as_is = any(getattr(module, "attacked_as_is", False) for module in model.modules())
+        self.channels_last = channels_last and not as_is
+        if as_is:
             object.__setattr__(self, "model", model)
-            self.eval()
-            return
-        if isinstance(model, Learner):
-            model = nn.Sequential(model.image_encoder, model.classifier)
-        self.model = copy.deepcopy(model).eval()
-        pairs = find_pairs(self.model) if fold else []
-        self._sources = _Sources(model, self.model, pairs)
-        make_room(self.model, pairs)
-        for module in self.model.modules():
-            self._lay_out(module)
-        self.model.requires_grad_(False)
+        else:
+            self.model = copy.deepcopy(model).eval()
+            self.pairs = find_pairs(self.model)
+            make_room(self.model, self.pairs)
+            for module in self.model.modules():
+                self._lay_out(module)
+            self.model.requires_grad_(False)
+            self.refresh()
         self.eval()
-        self.refresh()
         if compile:
             self.model.compile()
 
@@ -101,8 +98,18 @@ class AttackView(nn.Module):
 
         Nothing is traced or compiled anew. It costs about one pass over the weights.
         """
-        if self._sources is not None:
-            self._sources.copy()
+        if self.model is self.original:
+            return
+        folded = dict(self.pairs)
+        for name, module in self.model.named_modules():
+            # Looked up each time, because loading or moving a model may replace its tensors.
+            source = self.original.get_submodule(name)
+            if name in folded:
+                fold(source, self.original.get_submodule(folded[name]), module)
+                continue
+            own = chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False))
+            for each, tensor in own:
+                tensor.copy_(getattr(source, each))
 
     def train(self, mode: bool = True) -> AttackView:
         """Stay in evaluation mode: an attack must not change or use a batch's statistics."""
@@ -167,41 +174,5 @@ class AttackView(nn.Module):
 
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of a model's first tensor; the CPU if it has none."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return tensors[0].device if tensors else torch.device("cpu")
-
-
-class _Sources:
-    """Where the copy's parameters and buffers come from.
-
-    Modules are remembered rather than tensors, which moving or loading a model may replace; and
-    they are kept out of the copy's own modules, or its state would hold the model's too.
-    """
-
-    def __init__(self, model: nn.Module, copied: nn.Module, pairs: list[Pair]) -> None:
-        originals = dict(model.named_modules())
-        of_copy = {id(module): originals[name] for name, module in copied.named_modules()}
-        self.folded = []
-        for conv, norm in pairs:
-            source_conv, source_norm = of_copy[id(conv)], of_copy[id(norm)]
-            assert isinstance(source_conv, nn.Conv2d) and isinstance(source_norm, nn.BatchNorm2d)
-            self.folded.append((Pair(source_conv, source_norm), conv))
-        in_pairs = {id(module) for pair in pairs for module in pair}
-        self.plain = [
-            (of_copy[id(module)], module)
-            for module in copied.modules()
-            if id(module) not in in_pairs
-        ]
-
-    def copy(self) -> None:
-        for pair, conv in self.folded:
-            assert conv.bias is not None
-            fold(pair, conv.weight, conv.bias)
-        for source, module in self.plain:
-            for name, tensor in _own_tensors(module).items():
-                tensor.copy_(getattr(source, name))
-
-
-def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
-    tensors = {**module._parameters, **module._buffers}
-    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if first is None else first.device

@@ -23,7 +23,7 @@ COMMANDS = {
     "robust train": ("core_tuning.training.classify.fit", f"{SMALL} --limit-steps 1"),
     "evaluate": ("core_tuning.training.evaluate.evaluate", "run"),
     "robust evaluate": (
-        "core_tuning.robustness.evaluate._measure_clean", "run --output out",
+        "core_tuning.robustness.evaluate.right_without_attack", "run --output out",
     ),
     "dg": (
         "core_tuning.algorithms.dg_run.fit",

@@ -26,8 +26,8 @@ PRELOADED = [
     f"core_tuning.{name}"
     for name in (
         "training.classify", "algorithms.dg_run", "algorithms.dg", "algorithms.demo_report",
-        "classification.finetune", "robustness.train", "robustness.evaluate", "robustness.subject",
-        "robustness.measure", "sweeps.run", "sweeps.job",
+        "classification.finetune", "robustness.adversary", "robustness.evaluate",
+        "sweeps.run", "sweeps.job",
     )
 ]  # fmt: skip
 PROGRAM = """

@@ -49,7 +49,7 @@ def test_step_size_by_default():
         ("l2", math.nan, {}, r"eps is nan"),
         ("l2", math.inf, {}, r"eps is inf"),
         ("linf", 8.0, {}, r"eps is 8 .*larger than the range.*8/255"),
-        ("l2", 1e-46, {}, r"eps is 1e-46, which changes no pixel in float32"),
+        ("l2", 1e-46, {}, r"eps is 1e-46: expected 0 or a number of at least 1e-12"),
         ("l2", 0.5, {"steps": 0}, r"steps is 0: expected 1 to 10000"),
         ("l2", 0.5, {"steps": 10**9}, r"steps is 1000000000: expected 1 to 10000"),
         ("l2", 0.5, {"step_size": 0.0}, r"step size is 0: expected a number above 0"),

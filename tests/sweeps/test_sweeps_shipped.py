@@ -10,7 +10,7 @@ import pytest
 from core_tuning.algorithms.environments import load_environments
 from core_tuning.config import COMMANDS
 from core_tuning.errors import UserError
-from core_tuning.robustness.train import adversarial
+from core_tuning.robustness.adversary import adversarial
 from core_tuning.sweeps.expand import load_sweep
 from core_tuning.sweeps.plan import FOLDER
 from core_tuning.sweeps.reading import read_definition, sweep_names

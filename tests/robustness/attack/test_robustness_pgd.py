@@ -18,28 +18,24 @@ BUDGETS = {"linf": make_budget("linf", 8 / 255), "l2": make_budget("l2", 0.5)}
 STOCK = {"linf": torchattacks.PGD, "l2": torchattacks.PGDL2}
 
 
-def stock(model, images, labels, budget, seed, targets=None):
+def stock(model, images, labels, budget, seed):
     attack = STOCK[budget.norm](model, budget.eps, budget.step_size, budget.steps)
-    if targets is not None:
-        attack.set_mode_targeted_by_label(quiet=True)
     torch.manual_seed(seed)
-    return attack(images, labels if targets is None else targets)
+    return attack(images, labels)
 
 
 @pytest.mark.parametrize("norm", BUDGETS)
-@pytest.mark.parametrize("targeted", [True, False])
-def test_equal_to_stock_torchattacks(small_model, batch, norm, targeted):
+def test_equal_to_stock_torchattacks(small_model, batch, norm):
     images, labels = batch()
-    targets = (labels + 1) % 4 if targeted else None
     model = copy.deepcopy(small_model).eval()
     budget = BUDGETS[norm]
-    expected = stock(model, images, labels, budget, 7, targets)
-    assert (expected - images).abs().max() > 0.01
-    for view in (model, AttackView(small_model, fold=False, channels_last=False)):
-        adversarial = perturb(view, images, labels, budget, seed=7, targets=targets)
+    for view in (model, AttackView(small_model, channels_last=False)):
+        expected = stock(view, images, labels, budget, 7)
+        assert (expected - images).abs().max() > 0.01
+        adversarial = perturb(view, images, labels, budget, seed=7)
         assert (adversarial - expected).abs().max() <= 1e-6
         assert adversarial.dtype == torch.float32 and not adversarial.requires_grad
-    other = perturb(model, images, labels, budget, seed=8, targets=targets)
+    other = perturb(model, images, labels, budget, seed=8)
     assert (other - expected).abs().max() > 1e-3
 
 
@@ -59,16 +55,14 @@ def test_the_folded_view_attacks_as_well(small_model, batch, norm):
 
 
 @pytest.mark.parametrize("norm", BUDGETS)
-@pytest.mark.parametrize("channels_last_model", [True, False])
-def test_channels_last(small_model, batch, norm, channels_last_model):
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_channels_last(small_model, batch, norm, channels_last):
     """Stock PGDL2 crashes on either."""
     images, labels = batch()
-    model = copy.deepcopy(small_model).eval()
-    expected = perturb(model, images, labels, BUDGETS[norm], seed=0)
-    if channels_last_model:
-        model.to(memory_format=torch.channels_last)
+    expected = perturb(AttackView(small_model), images, labels, BUDGETS[norm], seed=0)
+    view = AttackView(small_model, channels_last=channels_last)
     strided = images.contiguous(memory_format=torch.channels_last)
-    adversarial = perturb(model, strided, labels, BUDGETS[norm], seed=0)
+    adversarial = perturb(view, strided, labels, BUDGETS[norm], seed=0)
     assert adversarial.is_contiguous(memory_format=torch.channels_last)
     assert not adversarial.is_contiguous()
     # Sign steps may differ by rounding where a gradient is near zero.
@@ -130,7 +124,7 @@ def test_zero_gradients_are_no_step(small_model, batch, norm):
 def test_a_model_in_training_mode_is_refused(small_model, batch):
     model = small_model.eval()
     model[0].encoder.bn1.train()
-    with pytest.raises(ValueError, match=r"'0.encoder.bn1' \(BatchNorm2d\).*training mode"):
+    with pytest.raises(ValueError, match="training mode: give an AttackView"):
         perturb(model, *batch(), BUDGETS["l2"], seed=0)
 
 
@@ -142,8 +136,6 @@ def test_no_grad_and_inference(small_model, batch):
         assert torch.equal(perturb(view, images, labels, BUDGETS["linf"], seed=0), expected)
     with torch.inference_mode():
         made = images.clone(), labels.clone()
-        with pytest.raises(RuntimeError, match=r"under torch\.inference_mode"):
-            perturb(view, images, labels, BUDGETS["linf"], seed=0)
     assert made[0].is_inference()
     adversarial = perturb(view, *made, BUDGETS["linf"], seed=0)
     assert torch.equal(adversarial, expected) and not adversarial.is_inference()
@@ -161,7 +153,6 @@ def test_no_grad_and_inference(small_model, batch):
         (lambda x: (x * 255).byte(), "torch.uint8 of shape .*divide bytes by 255"),
         (lambda x: x.half(), "torch.float16"),
         (lambda x: x[0], r"shape \(3, 12, 12\): expected"),
-        (lambda x: x.to("meta"), r"images are on meta and the view on cpu.*\.to\('meta'\)"),
     ],
 )
 def test_images_that_are_refused(small_model, batch, change, words):
@@ -171,15 +162,9 @@ def test_images_that_are_refused(small_model, batch, change, words):
             perturb(AttackView(small_model), change(images), labels, BUDGETS[norm], seed=0)
 
 
-def test_other_arguments_that_are_refused(small_model, batch):
+def test_an_eps_beyond_the_range_is_refused(small_model, batch):
     images, labels = batch()
     view = AttackView(small_model)
-    with pytest.raises(UserError, match="labels on meta"):
-        perturb(view, images, labels.to("meta"), BUDGETS["l2"], seed=0)
-    with pytest.raises(UserError, match="targets on meta"):
-        perturb(view, images, labels, BUDGETS["l2"], seed=0, targets=labels.to("meta"))
-    with pytest.raises(ValueError, match=r"labels have shape \(5,\): expected \(6,\)"):
-        perturb(view, images, labels[1:], BUDGETS["l2"], seed=0)
     with pytest.raises(UserError, match=r"eps is 21 in the l2 norm.*at most 20.7"):
         perturb(view, images, labels, make_budget("l2", 21), seed=0)
 
@@ -238,5 +223,5 @@ def test_torchattacks_missing_or_old(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    with pytest.raises(UserError, match=r"not installed.*core-tuning\[robustness\]"):
+    with pytest.raises(UserError, match=r"does not import.*core-tuning\[robustness\]"):
         check_torchattacks()

@@ -19,6 +19,7 @@ from core_tuning.robustness.attack.autoattack import (
     collect_warnings,
     run_attack,
 )
+from core_tuning.robustness.attack.view import AttackView
 from core_tuning.robustness.pixels import group
 from core_tuning.robustness.protocols import PROTOCOLS, choose_protocol
 
@@ -56,7 +57,14 @@ def test_few_classes_can_be_attacked(kit, quick_auto_attack, classes):
     for stage in protocol.stages:
         stage.attack.keywords["queries"] = 5
     found = measure.measure(
-        model, model, [group(images, labels)], protocol, "linf", 0.3, seed=0, batch_size=6
+        model,
+        AttackView(model),
+        [group(images, labels)],
+        protocol,
+        "linf",
+        0.3,
+        seed=0,
+        batch_size=6,
     )
     assert not found.robust.any()
 

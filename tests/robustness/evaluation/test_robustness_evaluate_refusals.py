@@ -45,7 +45,7 @@ from core_tuning.robustness.config import RobustEvaluate
         (("--linf", "nan/255"), "eps is nan/255"),
         (("--l2", "0,5"), "eps is '0,5'"),
         (("--l2", ""), "eps is ''"),
-        (("--l2", "1e-46"), "changes no pixel in float32"),
+        (("--l2", "1e-46"), "a number of at least 1e-12"),
         (("--linf", "8/255/2"), "eps is '8/255/2'"),
         (("--n", "-1"), "--n is '-1'"),
         (("--n", "1e3"), "--n is '1e3'"),
@@ -92,7 +92,7 @@ def test_no_model_or_none_there(kit, tmp_path, capsys):
     assert "not a PyTorch checkpoint" in error
     torch.save({"fc.weight": torch.zeros(3, 3)}, tmp_path / "c.pth")
     error = kit.refused(capsys, "robust", "evaluate", tmp_path / "c.pth")
-    assert "--encoder, --dataset, --normalisation" in error
+    assert "give --encoder, --dataset and --normalisation" in error
 
 
 def test_other_classes(kit, run, capsys, write_folder, tmp_path):

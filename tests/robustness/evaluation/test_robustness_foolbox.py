@@ -13,7 +13,7 @@ from core_tuning.robustness.protocols import pgd
 # Enough for both to get as far as they can: after 10 steps the random starts, which foolbox draws
 # otherwise under L2, still tell.
 STEPS = 50
-PGD = pgd(STEPS, ["pgd50"], "PGD-50", "pgd50")
+PGD = pgd("pgd50", "PGD-50", STEPS)
 
 foolbox = pytest.importorskip("foolbox")
 

@@ -215,9 +215,9 @@ MODES = "that stays in evaluation mode"
         ("nothing", "returned a NoneType"),
         ("integers", "returned int64 numbers"),
         ("complex_numbers", "returned complex64 numbers"),
-        ("classes", "returned the shape (18,)"),
-        ("squeezed", "returned the shape (2,) for images (1, 3, 8, 8)"),
-        ("elsewhere", "returned logits on meta, not on cpu"),
+        ("classes", "of the shape (18,)"),
+        ("squeezed", "of the shape (2,) on cpu for images (1, 3, 8, 8)"),
+        ("elsewhere", "on meta for images"),
         ("nan", "logits are not finite"),
         ("nan_on_real_images", "logits are not finite"),
         ("leaves", "raised SystemExit (3)"),
@@ -253,10 +253,10 @@ def test_files_that_are_refused(own, kit, capsys, tmp_path):
     (tmp_path / "exits.py").write_text("import sys\nsys.exit(0)\n")
     (tmp_path / "text.txt").write_text("def build(): pass\n")
     said = {
-        "fifo.py": "is not an ordinary file", "folder.py": "is not an ordinary file",
-        "gone.py": "does not exist", "syntax.py": "raised SyntaxError", "nul.py": "raised",
+        "fifo.py": "is not the file of", "folder.py": "is not the file of",
+        "gone.py": "is not the file of", "syntax.py": "raised SyntaxError", "nul.py": "raised",
         "latin.py": "raised SyntaxError", "exits.py": "raised SystemExit (0)",
-        "text.txt": "is not a Python file", "a" * 300 + ".py": "does not exist",
+        "text.txt": "is not the file of", "a" * 300 + ".py": "is not the file of",
     }  # fmt: skip
     for file, expected in said.items():
         arguments = ("robust", "evaluate", *own("build", file), "--workers", 0)

@@ -12,9 +12,8 @@ from torch import nn
 
 from core_tuning.cli import main
 from core_tuning.errors import UserError
-from core_tuning.robustness.attack.autoattack import EOT_PASSES
 from core_tuning.robustness.own_module import OwnModule
-from core_tuning.robustness.protocols import choose_protocol
+from core_tuning.robustness.protocols import EOT_PASSES, choose_protocol
 from core_tuning.robustness.subject import inspect_answers
 
 

@@ -71,22 +71,19 @@ def plain_model() -> nn.Module:
 @pytest.fixture(scope="session")
 def row():
     """Make a row of an evaluation: an attack, the images right under it, and what differs."""
-    from core_tuning.robustness.measure import accuracy
-    from core_tuning.robustness.rows import Row
+    from core_tuning.robustness.rows import Row, accuracy
 
-    def make(attack, correct, n=100, eps_text="0.5", interval=None, **more):
-        counted = accuracy(correct, n)
-        low, high = interval or (counted.low, counted.high)
+    def make(attack, correct, n=100, eps_text="0.5", **more):
+        counted = accuracy(torch.arange(n) < correct)
         facts = {
             "title": attack, "norm": "l2", "eps": 0.5, "space": "input", "robust": counted.percent,
-            "images": "1" * correct + "0" * (n - correct), "after": [], "restarts": 1,
-            "steps": None, "step_size": None, "zero_gradients": 0.012, "largest_l2": 0.5,
-            "largest_l2_native": 0.0625, "largest_l2_native_range": [0.0625, 0.0625], "notes": [],
-            "warnings": [], "seconds": 1.0, "device": "cpu", "versions": {"torch": "2.15.0"},
+            "images": "1" * correct + "0" * (n - correct), "after": [], "zero_gradients": 0.012,
+            "largest_l2_native": 0.0625, "notes": [], "warnings": [],
+            "versions": {"torch": "2.15.0"},
         }  # fmt: skip
         return Row(
-            attack=attack, correct=correct, n=n, low=low, high=high, eps_text=eps_text,
-            **{**facts, **more},
+            attack=attack, correct=correct, n=n, low=counted.low, high=counted.high,
+            eps_text=eps_text, **{**facts, **more},
         )  # fmt: skip
 
     return make

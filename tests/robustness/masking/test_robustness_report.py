@@ -6,13 +6,11 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from core_tuning.robustness.masking import Check, Checked
-from core_tuning.robustness.measure import accuracy
+from core_tuning.robustness.masking import ABOUT, Check, Checked
 from core_tuning.robustness.report import (
-    Clean,
-    Examples,
     Images,
     Report,
     accuracy_section,
@@ -21,6 +19,7 @@ from core_tuning.robustness.report import (
     verdict,
     write_report,
 )
+from core_tuning.robustness.rows import accuracy, bits
 from core_tuning.robustness.subject import Randomness
 
 TITLES = {"pgd10": "PGD-10 (paper protocol)", "autoattack": "AutoAttack standard"}
@@ -35,44 +34,50 @@ def titled(row):
     return lambda attack, correct, **more: row(attack, correct, 200, title=TITLES[attack], **more)
 
 
-def check(name="unbounded", flagged=False, points=(("eps 1", 0.0),), title="An attack wins"):
-    return Check(name, title, flagged, "found this", "at most 1%", [list(each) for each in points])
+def check(name="unbounded", flagged=False, points=(("eps 1", 0.0),)):
+    return Check(name, flagged, "found this", [list(each) for each in points])
 
 
 def checked(checks, norm="l2", eps=0.5, images=200):
     return Checked(norm, eps, images, "input", checks)
 
 
-def report(rows, masking):
+def report(rows, masking, space="input"):
+    right = torch.arange(200) < 180
     return Report(
-        {"name": "some run", "source": "runs/some", "selection": "validation split"},
-        Randomness(5, 8, 0.0, 0.0),
-        Images("emoji_domains", "test", "the test split", ["a", "b"], 200, 200, 0, [], "input",
-               "32x32", "4x4", [*range(200)]),
-        {"torch": "2.15.0", "core-tuning": "0.1.0"},
-        Clean(accuracy(180, 200), "1" * 180 + "0" * 20),
-        rows,
-        masking,
-        [0, 1] * 100,
+        subject={"name": "some run", "source": "runs/some", "selection": "validation split"},
+        randomness=Randomness(5, 8, 0.0, 0.0),
+        data=Images(
+            dataset="emoji_domains", split="test", description="the test split",
+            classes=["a", "b"], n=200, total=200, seed=0, warnings=[], attack_space=space,
+            input_size="32x32", native_size="4x4", indices=[*range(200)],
+        ),
+        labels=[0, 1] * 100,
+        environment={"torch": "2.15.0", "core-tuning": "0.1.0"},
+        clean=accuracy(right),
+        clean_images=bits(right),
+        rows=rows,
+        masking=masking,
     )  # fmt: skip
 
 
-def examples():
+def examples(drawn):
     generator = np.random.default_rng(0)
     clean = generator.random((3, 3, 8, 8), dtype=np.float32)
     change = 0.02 * generator.choice([-1, 1], clean.shape).astype(np.float32)
-    return Examples(clean, np.clip(clean + change, 0, 1), ["a → b"] * 3, "linf eps 0.02")
+    attacked = np.clip(clean + change, 0, 1)
+    return [examples_section(clean, attacked, ["a → b"] * 3, "linf eps 0.02", drawn)]
 
 
-def written(tmp_path, contents, **options):
-    write_report(tmp_path, contents, **options)
+def written(tmp_path, contents, more=()):
+    write_report(tmp_path, contents, more)
     return (tmp_path / "report.md").read_text()
 
 
 def test_the_report_says_what_was_measured_on_what(tmp_path, titled):
     rows = [titled("pgd10", 90), titled("autoattack", 80)]
     found = checked([check()]).with_rows(rows)
-    text = written(tmp_path, report(rows, [found]), examples=examples())
+    text = written(tmp_path, report(rows, [found]), examples(tmp_path / "figures"))
     first = text.split("\n\n")
     assert first[0] == "# Robustness of some run"
     assert first[1] == "No sign of masked gradients in 2 checks."
@@ -94,8 +99,8 @@ def test_the_report_says_what_was_measured_on_what(tmp_path, titled):
 
 def test_flags_come_first_and_by_their_budget(tmp_path, titled):
     masking = [
-        checked([check(flagged=True), check("monotone", title="Falls")]),
-        checked([check(title="Sound")], "linf", 8 / 255, 50),
+        checked([check(flagged=True), check("monotone")]),
+        checked([check()], "linf", 8 / 255, 50),
     ]
     lead = written(tmp_path, report([titled("pgd10", 90)], masking)).split("\n\n")[1]
     assert 'At l2 eps 0.5, on 200 images: 1 of 2 checks raises a flag, against "An attack' in lead
@@ -145,7 +150,7 @@ def test_the_notes_fit_the_rows(tmp_path, titled):
     inside = written(tmp_path, report([titled("pgd10", 90)], []))
     assert "The attack changes the network's input" in inside
     native = [titled("pgd10", 90, norm="linf", space="native", notes=["3 classes only"])]
-    text = written(tmp_path, report(native, []))
+    text = written(tmp_path, report(native, [], "native"))
     assert "The attack changes the network's input" not in text
     assert "| ≤ 0.0625 |" in text and "eps √(3hw)" in text and "Note: 3 classes only" in text
 
@@ -172,12 +177,13 @@ def test_accuracy_has_a_panel_for_each_norm_and_a_line_for_each_attack(tmp_path,
 
 
 def test_the_masking_figure_marks_flags_in_words(tmp_path, drawn):
-    checks = [check(), check("monotone", True, [(0.0, 90.0), (0.5, 95.0)], "Falls"),
+    checks = [check(), check("monotone", True, [(0.0, 90.0), (0.5, 95.0)]),
               check("gap", points=()), check("margin"), check("effort")]  # fmt: skip
     masking_section([checked(checks)], tmp_path)
     assert len(drawn[0].axes) == 5
     titles = [axes.get_title() for axes in drawn[0].axes]
-    assert titles[1] == "FLAG: Falls" and titles[0] == "An attack wins"
+    shown = [title.replace("\n", " ") for title in titles[:2]]
+    assert shown == [ABOUT["unbounded"].title, f"FLAG: {ABOUT['monotone'].title}"]
     assert [text.get_text() for text in drawn[0].axes[2].texts] == ["not run"]
 
 
@@ -185,7 +191,7 @@ def test_the_difference_is_magnified_as_stated(tmp_path, drawn):
     clean = np.full((2, 3, 4, 4), 0.5)
     adversarial = clean.copy()
     adversarial[0, 0, 0, 0] += 0.04
-    examples_section(Examples(clean, adversarial, ["a", "b"], "linf eps 0.04"), tmp_path)
+    examples_section(clean, adversarial, ["a", "b"], "linf eps 0.04", tmp_path)
     last = drawn[0].axes[4]
     assert last.get_ylabel() == "difference × 12,\n0 is grey"
     shown = last.images[0].get_array()
@@ -195,5 +201,5 @@ def test_the_difference_is_magnified_as_stated(tmp_path, drawn):
 
 def test_equal_images_do_not_divide_by_zero(tmp_path, drawn):
     same = np.zeros((1, 3, 4, 4))
-    examples_section(Examples(same, same, ["a"], "l2 eps 0"), tmp_path)
+    examples_section(same, same, ["a"], "l2 eps 0", tmp_path)
     assert "× 100" in drawn[0].axes[2].get_ylabel()

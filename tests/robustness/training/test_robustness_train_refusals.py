@@ -8,8 +8,8 @@ import pytest
 
 from core_tuning.cli import main
 from core_tuning.errors import UserError
+from core_tuning.robustness.adversary import adversarial
 from core_tuning.robustness.config import RobustTrain
-from core_tuning.robustness.train import adversarial
 from core_tuning.training.build import image_size
 
 
@@ -30,7 +30,7 @@ def parse(argv):
         (("--eps", "8/255/2"), "eps is '8/255/2'"),
         (("--eps", ""), "eps is ''"),
         (("--eps", "0x8"), "eps is '0x8'"),
-        (("--eps", "1e-46"), "changes no pixel in float32"),
+        (("--eps", "1e-46"), "a number of at least 1e-12"),
         (("--eps", "8"), "eps is 8 in the l2 norm, above 0.554, 2% of sqrt(3hw) at 16x16 pixels"),
         (("--norm", "linf", "--eps", "33/255"), "above 32/255 at 16x16 pixels: expected images"),
         (("--norm", "linf", "--eps", "0.5"), "give --allow-large-eps if it is meant"),
