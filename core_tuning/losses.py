@@ -13,13 +13,14 @@ alone: class indices from 0 to K - 1 where K is known, and the weights.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .arguments import (
+    CLASSIFIED,
     EMBEDDINGS,
     GENERATED,
     HAS_NEGATIVE,
@@ -35,8 +36,9 @@ from .arguments import (
 )
 from .checks import check_choice, check_range
 from .errors import UserError
-from .precision import in_full_precision
-from .similarity import self_similarity
+from .precision import at_least_float32, call_in_own_dtype, in_full_precision
+
+Classifier = Callable[[Tensor], Tensor]
 
 POSITIVES = ("all", "generated")
 LARGEST_WEIGHT = torch.finfo(torch.float64).max
@@ -151,8 +153,8 @@ def focal_contrastive(
     left_out = diagonal if positives == "all" else same_class
     # Finite, so that an anchor with nothing to contrast with has gradient 0 instead of NaN.
     nowhere = torch.finfo(embeddings.dtype).min / 2
-    anchors = embeddings / math.sqrt(temperature)
-    logits = self_similarity(anchors).masked_fill_(left_out, nowhere)  # (n, n)
+    logits = (embeddings / temperature) @ embeddings.T  # (n, n)
+    logits = logits.masked_fill(left_out, nowhere)
     is_positive = same_class & ~left_out  # (n, n)
     if hard_positives is not None and hard_negatives is not None:
         generated = torch.stack(
@@ -246,3 +248,34 @@ def mixed_cross_entropy(
         return original + mixed.mean()
     weights = weights.to(mixed.dtype)
     return original + (weights * mixed).sum() / weights.sum().clamp(min=1)
+
+
+def classify(classifier: Classifier, features: Tensor, num_classes: int | None = None) -> Tensor:
+    """Logits (m, K), float32 or float64, of features (m, d) of any floating dtype.
+
+    Raises:
+        UserError: a linear classifier is of another width than the features, or the logits are
+            not one row for each of the features, of `num_classes` columns if that is given.
+    """
+    if isinstance(classifier, nn.Linear) and classifier.in_features != features.shape[1]:
+        raise UserError(
+            f"The features have width {features.shape[1]} and the classifier takes "
+            f"{classifier.in_features}: make it with torch.nn.Linear({features.shape[1]}, K)."
+        )
+    logits = call_in_own_dtype(classifier, features)
+    sizes = {"n": len(features)}
+    if num_classes is not None:
+        sizes["K"] = num_classes
+    check_tensors(logits=(logits, CLASSIFIED), sizes=sizes)
+    return at_least_float32(logits)
+
+
+def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """One-hot targets (n, K); F.one_hot would read the largest label back from the device.
+
+    Raises:
+        UserError: on the CPU, a label is none of 0 to K - 1.
+    """
+    check_classes(labels, num_classes)
+    targets = torch.zeros(len(labels), num_classes, dtype=dtype, device=labels.device)
+    return targets.scatter_(1, labels[:, None].long(), 1.0)

@@ -1,9 +1,7 @@
 """Every fine-tuning method: what commands, sweeps and reports know of it. Imports no torch.
 
-A new method is a class and an entry of METHODS. The class is an objective,
-`cls(feature_dim=, num_classes=, **hyperparameters)` (of the sizes those that it has), whose
-`forward(features, labels, classifier, *, draws=None, generator=None, weights=None)` returns
-`LossTerms`.
+A new method is a class and an entry of METHODS. The class is an `Objective` of objectives.py,
+`cls(feature_dim=, num_classes=, **hyperparameters)` (of the sizes those that it has).
 """
 
 from __future__ import annotations

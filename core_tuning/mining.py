@@ -9,14 +9,21 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import FACTORS, FEATURES, LABELS, PARTNERS, TARGETS, check_generator, check_tensors
+from .arguments import (
+    FACTORS,
+    FEATURES,
+    LABELS,
+    PARTNERS,
+    TARGETS,
+    UNIFORM,
+    check_generator,
+    check_tensors,
+)
 from .checks import check_range
 from .errors import UserError
 from .precision import in_full_precision
-from .similarity import self_similarity
 
 
 class Pairs(NamedTuple):
@@ -49,20 +56,32 @@ class Mixtures(NamedTuple):
 @torch.no_grad()
 @in_full_precision
 def mine_pairs(
-    features: Tensor, labels: Tensor, *, generator: torch.Generator | None = None
+    features: Tensor,
+    labels: Tensor,
+    *,
+    uniform: Tensor | None = None,
+    generator: torch.Generator | None = None,
 ) -> Pairs:
-    """Find the hardest pairs of each anchor and draw a random negative (Section 4.1).
+    """Find the hardest pairs of each anchor and a random negative (Section 4.1).
 
     Args:
         features: encoder features (n, d); any floating dtype.
         labels: class indices (n,), of any integer dtype.
-        generator: source of the random negatives, on the features' device.
+        uniform: random numbers (n,) in [0, 1] that choose the random negatives; drawn if None.
+        generator: what they are drawn with, on the features' device.
 
     Raises:
         UserError: an argument is of another shape, dtype or device.
     """
-    check_tensors(features=(features, FEATURES), labels=(labels, LABELS), generator=generator)
-    products = self_similarity(features)  # (n, n)
+    check_tensors(
+        features=(features, FEATURES),
+        labels=(labels, LABELS),
+        uniform=(uniform, UNIFORM),
+        generator=generator,
+    )
+    if uniform is None:
+        uniform = torch.rand(len(labels), device=labels.device, generator=generator)
+    products = features @ features.T  # (n, n)
     limits = torch.finfo(products.dtype)
     # A row's own norm does not change its order: |z_i| cos(z_i, z_j) ranks like the cosine.
     products *= products.diagonal().clamp(min=limits.tiny).rsqrt()
@@ -72,12 +91,12 @@ def mine_pairs(
     positives = products.masked_fill(other_class, math.inf).fill_diagonal_(limits.max)
     negatives = products.masked_fill_(~other_class, -math.inf).fill_diagonal_(limits.min)
     hardest_positive, hardest_negative = positives.argmin(dim=1), negatives.argmax(dim=1)
-    random_negative, has_negative = _draw_negatives(labels, generator)
+    random_negative, has_negative = _choose_negatives(labels, uniform)
     return Pairs(hardest_positive, hardest_negative, random_negative, has_negative)
 
 
-def _draw_negatives(labels: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Draw for each sample one of another class, uniformly, in O(n log n)."""
+def _choose_negatives(labels: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Choose for each sample one of another class, uniformly, in O(n log n)."""
     n = labels.shape[0]
     # Stable, so that equal draws give equal negatives on every device.
     sorted_labels, order = labels.sort(stable=True)
@@ -85,7 +104,6 @@ def _draw_negatives(labels: Tensor, generator: torch.Generator | None) -> tuple[
     block_start = torch.searchsorted(sorted_labels, labels)
     block_size = torch.searchsorted(sorted_labels, labels, right=True) - block_start
     candidates = n - block_size
-    uniform = torch.rand(n, device=labels.device, generator=generator)
     rank = torch.minimum((uniform * candidates).long(), candidates - 1)
     rank = rank + block_size * (rank >= block_start)
     has_negative = candidates > 0
@@ -151,43 +169,6 @@ def mix_pairs(
     Raises:
         UserError: an argument is of another shape, dtype or device.
     """
-    _check_mixed(features, targets, pairs, lam_positive, lam_negative)
-    partners, shares = _partners(pairs, lam_positive, lam_negative, features.dtype)
-    positive, negative = _mix(features, partners, shares).chunk(2)
-    positive_targets, negative_targets = _mix(targets, partners, shares).chunk(2)
-    return Mixtures(positive, positive_targets, negative, negative_targets)
-
-
-@in_full_precision
-def mix_with_originals(
-    features: Tensor, targets: Tensor, pairs: Pairs, lam_positive: Tensor, lam_negative: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Stack the originals and what `mix_pairs` generates, without storing the parts first.
-
-    Returns:
-        Features (3n, d) of originals, hard positives and semi-hard negatives, and the targets
-        (2n, K) of the latter two.
-
-    Raises:
-        UserError: an argument is of another shape, dtype or device.
-    """
-    _check_mixed(features, targets, pairs, lam_positive, lam_negative)
-    partners, shares = _partners(pairs, lam_positive, lam_negative, features.dtype)
-    n = len(features)
-    anchors = torch.arange(n, device=features.device)
-    everything = F.embedding_bag(
-        torch.cat([anchors, partners.flatten()]),  # (5n,): bags of one, then bags of two
-        features,
-        torch.cat([anchors, torch.arange(n, 5 * n, 2, device=features.device)]),
-        mode="sum",
-        per_sample_weights=torch.cat([torch.ones_like(shares[:n, 0]), shares.flatten()]),
-    )
-    return everything, _mix(targets, partners, shares)
-
-
-def _check_mixed(
-    features: Tensor, targets: Tensor, pairs: Pairs, lam_positive: Tensor, lam_negative: Tensor
-) -> None:
     check_tensors(
         features=(features, FEATURES),
         targets=(targets, TARGETS),
@@ -198,19 +179,17 @@ def _check_mixed(
         lam_negative=(lam_negative, FACTORS),
     )
 
+    def mix(values: Tensor) -> tuple[Tensor, Tensor]:
+        hardest_positive, hardest_negative, random_negative = (
+            values.index_select(0, partners.long()) for partners in pairs[:3]
+        )
+        towards_positive, towards_random = (
+            lam.to(values.dtype)[:, None] for lam in (lam_positive, lam_negative)
+        )
+        return (
+            torch.lerp(hardest_negative, hardest_positive, towards_positive),
+            torch.lerp(values, random_negative, towards_random),
+        )
 
-def _partners(
-    pairs: Pairs, lam_positive: Tensor, lam_negative: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Indices and shares (2n, 2) of what each hard positive, then each negative, is mixed of."""
-    anchors = torch.arange(len(lam_positive), device=lam_positive.device)
-    first = torch.cat([pairs.hardest_positive, pairs.random_negative])
-    second = torch.cat([pairs.hardest_negative, anchors])
-    lam = torch.cat([lam_positive, lam_negative]).to(dtype)
-    return torch.stack([first, second], dim=1), torch.stack([lam, 1 - lam], dim=1)
-
-
-def _mix(values: Tensor, partners: Tensor, shares: Tensor) -> Tensor:
-    """Weighted sums (m, d) of rows of values (n, d), by indices and shares (m, 2)."""
-    # One pass that gathers and weighs, where index_select and lerp would store two more copies.
-    return F.embedding_bag(partners, values, mode="sum", per_sample_weights=shares.to(values.dtype))
+    (positive, negative), (positive_targets, negative_targets) = mix(features), mix(targets)
+    return Mixtures(positive, positive_targets, negative, negative_targets)

@@ -31,13 +31,12 @@ from .arguments import (
     TARGETS,
     check_tensors,
 )
-from .baselines import LossTerms
 from .checks import check_range
-from .errors import UserError
+from .heads import ProjectionHead
+from .losses import Classifier, classify, one_hot
 from .mining import sample_lambda
-from .objectives import CoreTuningLoss
+from .objectives import Draws, LossTerms, Objective
 from .precision import at_least_float32, in_full_precision
-from .smoothing import Classifier, classify, one_hot
 
 
 class ReleasedPairs(NamedTuple):
@@ -151,7 +150,7 @@ def released_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
 
 
-class ReleasedCoreTuningLoss(CoreTuningLoss):
+class ReleasedCoreTuningLoss(Objective):
     """What the authors' release computes in the place of `CoreTuningLoss`, without its ablations.
 
     Args:
@@ -169,6 +168,9 @@ class ReleasedCoreTuningLoss(CoreTuningLoss):
         UserError: an argument is out of its range.
     """
 
+    random = ("partners", "lam_negative", "lam_positive")
+    weighted = False
+
     def __init__(
         self,
         feature_dim: int,
@@ -183,57 +185,57 @@ class ReleasedCoreTuningLoss(CoreTuningLoss):
         projection_depth: int = 2,
     ) -> None:
         super().__init__(
-            feature_dim,
-            num_classes,
+            num_classes=num_classes,
             eta=eta,
             alpha=alpha,
             temperature=temperature,
             lambda_n=lambda_n,
             lambda_p=lambda_p,
-            projection_dim=projection_dim,
-            projection_depth=projection_depth,
         )
+        self.num_classes = num_classes
+        self.eta = eta
+        self.alpha = alpha
+        self.temperature = temperature
+        self.lambda_n = lambda_n
+        self.lambda_p = lambda_p
+        self.projection = ProjectionHead(feature_dim, projection_dim, projection_depth)
 
-    def forward(
+    def draw(
+        self,
+        n: int,
+        device: torch.device | str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Draw a permutation and the mixing factors, each (n,)."""
+        factors = partial(sample_lambda, n, self.alpha, device=device, generator=generator)
+        return {
+            "partners": torch.randperm(n, device=device, generator=generator),
+            "lam_negative": factors(minimum=self.lambda_n),
+            "lam_positive": factors(minimum=self.lambda_p),
+        }
+
+    def compute(
         self,
         features: Tensor,
         labels: Tensor,
         classifier: Classifier,
-        *,
-        generator: torch.Generator | None = None,
-        weights: Tensor | None = None,
+        draws: Draws,
+        weights: Tensor | None,
     ) -> LossTerms:
-        """Compute the loss of features (n, d), labels (n,) and a classifier (m, d) -> (m, K).
-
-        Raises:
-            UserError: an argument has another shape, dtype or device, the classifier another
-                number of classes, or `weights`, which the release does not have, are given.
-        """
-        if weights is not None:
-            raise UserError(
-                "weights are given to the released loss, which does not have them: leave them out, "
-                "or use CoreTuningLoss."
-            )
-        check_tensors(
-            features=(features, FEATURES),
-            labels=(labels, LABELS),
-            generator=generator,
-            sizes={"d": self.projection.feature_dim},
-        )
-        n = len(labels)
+        """Compute the release's two means over originals and mixtures alike."""
         z = at_least_float32(features)
-        draw = partial(sample_lambda, n, self.alpha, device=z.device, generator=generator)
         everything, targets = released_mixtures(
             z,
             one_hot(labels, self.num_classes, z.dtype),
-            torch.randperm(n, device=z.device, generator=generator),
+            draws["partners"],
             *released_pairs(z, labels),
-            draw(minimum=self.lambda_n),
-            draw(minimum=self.lambda_p),
+            draws["lam_negative"],
+            draws["lam_positive"],
         )
         logits = classify(classifier, everything, self.num_classes)  # (3n, K)
         classified = released_cross_entropy(logits, targets)
         contrastive = released_contrastive(
             self.projection(everything), targets, temperature=self.temperature
         )
-        return LossTerms(classified + self.eta * contrastive, classified, contrastive, logits[:n])
+        total = classified + self.eta * contrastive
+        return LossTerms(total, classified, contrastive, logits[: len(labels)])

@@ -41,8 +41,7 @@ class Attack(Options):
     )
     adv_weight: float = option(
         0.5,
-        "share of the adversarial half in the objective; less favours clean accuracy, more robust "
-        "accuracy",
+        "share of the adversarial half in the objective; less favours clean accuracy",
         metavar="W",
     )
     adversarial_only: bool = option(False, "train on adversarial images alone, Madry's form")
@@ -89,7 +88,23 @@ class RobustTrain(Attack, Training):
         self.budget()
         super().complete()
         self.attack_precision = self.attack_precision or self.precision
-        self._check()
+        if self.adv_weight != 0.5 and (self.adversarial_only or not METHODS[self.method].weighted):
+            why = "--adversarial-only, which has no clean half to weigh"
+            if not self.adversarial_only:
+                why = f"--method {self.method}, which has no weights"
+            raise UserError(f"--adv-weight is {self.adv_weight} with {why}: leave out one of them.")
+        total = self.epochs if self.epochs is not None else math.inf
+        if len(self.eps_warmup) != 2 or not sum(self.eps_warmup) < total:
+            raise UserError(
+                f"--eps-warmup is {' '.join(map(str, self.eps_warmup))}: expected two numbers, "
+                "epochs without an attack and epochs in which eps rises, that together stay below "
+                f"the {self.epochs} epochs of the run."
+            )
+        if self.attack_precision == "fp16" and self.precision == "fp32":
+            raise UserError(
+                "--attack-precision is 'fp16' with --precision fp32: expected fp16 for both, or "
+                "bf16, which needs no scaling of the loss."
+            )
 
     def default_folder(self) -> str:
         """Name of the run's folder where --output does not say it."""
@@ -109,34 +124,8 @@ class RobustTrain(Attack, Training):
         eps = parse_eps(self.eps)
         return make_budget(self.norm, eps, steps=self.attack_steps, step_size=step_size)
 
-    def _check(self) -> None:
-        given = f"--adv-weight is {self.adv_weight}"
-        if self.adv_weight != 0.5 and self.adversarial_only:
-            raise UserError(
-                f"{given} with --adversarial-only, which has no clean half to weigh: leave out one "
-                "of them."
-            )
-        if self.adv_weight != 0.5 and not METHODS[self.method].weighted:
-            raise UserError(
-                f"{given} with --method {self.method}, which has no weights: leave out one of them."
-            )
-        total = self.epochs if self.epochs is not None else math.inf
-        if len(self.eps_warmup) != 2 or not sum(self.eps_warmup) < total:
-            raise UserError(
-                f"--eps-warmup is {' '.join(map(str, self.eps_warmup))}: expected two numbers, "
-                "epochs without an attack and epochs in which eps rises, that together stay below "
-                f"the {self.epochs} epochs of the run."
-            )
-        if self.attack_precision == "fp16" and self.precision == "fp32":
-            raise UserError(
-                "--attack-precision is 'fp16' with --precision fp32: expected fp16 for both, or "
-                "bf16, which needs no scaling of the loss."
-            )
-
 
 ATTACKS = ("fgsm", "pgd10", "pgd50x10", "square", "autoattack")
-DEFAULT_ATTACKS = ("pgd10", "pgd50x10", "square", "autoattack")
-SPACES = ("input", "native")
 # Table 9 of the paper.
 PAPER_EPS = {"l2": ("0.5", "1.5", "2.5"), "linf": ("2/255", "4/255", "8/255")}
 DEFAULT_N = 1000
@@ -171,9 +160,7 @@ class Unstated(Options):
         "other attention heads than timm's), small_resnet or small_resnet_2x",
     )
     normalisation: str | None = option(
-        None,
-        "what a checkpoint needs of images in [0, 1]",
-        choices=("imagenet", "none"),
+        None, "what a checkpoint needs of images in [0, 1]", choices=("imagenet", "none")
     )
     image_size: int | None = option(None, "side of the network's input in pixels", metavar="PX")
     transforms: str | None = option(
@@ -209,7 +196,7 @@ class Images(Options):
 class Attacks(Options):
     """attacks"""
 
-    attacks: list[str] = option(list(DEFAULT_ATTACKS), choices=ATTACKS, at_least=1)
+    attacks: list[str] = option(list(ATTACKS[1:]), choices=ATTACKS, at_least=1)
     norm: list[str] = option([], says="both", choices=NORMS, at_least=1)
     l2: list[str] | None = option(
         None,
@@ -228,7 +215,7 @@ class Attacks(Options):
         "attack the network's input, as the paper does, or the images at their own resolution "
         "with the resizing inside the model, comparable with RobustBench; images of many sizes "
         "are then attacked size by size, slowly",
-        choices=SPACES,
+        choices=("input", "native"),
     )
     square_queries: int = option(
         5000, "of square, for each image; AutoAttack keeps its own", metavar="Q"
@@ -245,15 +232,18 @@ class Attacks(Options):
         found = []
         for norm, given in (("l2", self.l2), ("linf", self.linf)):
             if norm in asked:
-                texts = PAPER_EPS[norm] if given is None else given
-                found += [(norm, _positive(norm, text)) for text in texts]
+                for text in PAPER_EPS[norm] if given is None else given:
+                    found.append((norm, make_budget(norm, parse_eps(text)).eps))
             elif given:
                 raise UserError(
                     f"--{norm} is given and --norm {' '.join(asked)} leaves that norm out: "
                     "leave out one of them."
                 )
-        if not found:
-            raise UserError("No eps is left to attack with: give --l2 EPS or --linf EPS.")
+        if not found or not all(eps for _, eps in found):
+            raise UserError(
+                "No eps is left to attack with, or one is 0, which is clean accuracy and measured "
+                "anyway: give others by --l2 EPS or --linf EPS."
+            )
         return list(dict.fromkeys(found))
 
 
@@ -285,19 +275,10 @@ class RobustEvaluate(Subject, Unstated, Images, Attacks, Place):
         Raises:
             UserError: options contradict each other, or one cannot be read.
         """
-        self._check_subject()
-        self.attacks = list(dict.fromkeys(self.attacks))
-        if self.n not in (None, "all") and not re.fullmatch(r"0*[1-9]\d{0,17}", self.n or ""):
-            raise UserError(f"--n is '{self.n}': expected a number of at least 1, or all.")
-        self.budgets()
-        if self.resume and self.overwrite:
-            raise UserError("--resume and --overwrite are both given: choose one of them.")
-
-    def _check_subject(self) -> None:
         if (self.model is None) == (self.module is None):
-            given = "Both a model file and --module are" if self.model else "No model is"
             raise UserError(
-                f"{given} given: name a run's folder, a checkpoint, or --module FILE.py:FUNCTION."
+                f"{'Two models are' if self.model else 'No model is'} given: name a run's folder, "
+                "a checkpoint, or --module FILE.py:FUNCTION."
             )
         if self.module is not None:
             if not all(self.module.rpartition(":")):
@@ -305,15 +286,12 @@ class RobustEvaluate(Subject, Unstated, Images, Attacks, Place):
                     f"--module is '{self.module}': expected FILE.py:FUNCTION, such as "
                     "my.py:build_model."
                 )
-            if self.dataset is None or self.image_size is None:
+            is_stated = self.dataset is not None and self.image_size is not None
+            if not is_stated or self.encoder is not None or self.normalisation is not None:
                 raise UserError(
-                    "--module needs --dataset NAME and --image-size PX, which a Python function "
-                    "does not state: give both."
-                )
-            if self.encoder is not None or self.normalisation is not None:
-                raise UserError(
-                    "--encoder or --normalisation is given with --module, whose function builds "
-                    "the whole model from images in [0, 1]: leave it out."
+                    "--module names a function that builds the whole model, from images in "
+                    "[0, 1]: give --dataset NAME and --image-size PX, and neither --encoder nor "
+                    "--normalisation."
                 )
         # Not Path's, which raises for names that no file can have.
         elif not os.path.exists(str(self.model)):  # noqa: PTH110
@@ -321,6 +299,12 @@ class RobustEvaluate(Subject, Unstated, Images, Attacks, Place):
                 f"'{str(self.model)[:200]}' does not exist: name a run's folder, its "
                 "model.safetensors, or a checkpoint."
             )
+        self.attacks = list(dict.fromkeys(self.attacks))
+        if self.n not in (None, "all") and not re.fullmatch(r"0*[1-9]\d{0,17}", self.n or ""):
+            raise UserError(f"--n is '{self.n}': expected a number of at least 1, or all.")
+        self.budgets()
+        if self.resume and self.overwrite:
+            raise UserError("--resume and --overwrite are both given: choose one of them.")
 
     def wanted(self, total: int) -> int:
         """How many of so many images are measured."""
@@ -343,10 +327,3 @@ class RobustEvaluate(Subject, Unstated, Images, Attacks, Place):
         if (self.model.parent / RUN_FILES[0]).is_file():
             return self.model.parent / "robustness"
         return Path("runs") / f"robustness-{self.model.stem}"
-
-
-def _positive(norm: str, text: str) -> float:
-    eps = make_budget(norm, parse_eps(text)).eps
-    if eps == 0:
-        raise UserError(f"--{norm} {text} allows no change: clean accuracy is measured anyway.")
-    return eps

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from tqdm import tqdm
 
 import core_tuning
@@ -35,7 +36,7 @@ from .own_module import own_code
 from .pixels import ResizedInside, choose_images, describe_sizes, group, native_l2, read_pixels
 from .protocols import GRADIENT_PROTOCOLS, PROTOCOLS, Protocol, choose_protocol
 from .report import FILES as REPORT_FILES
-from .report import Images, Report, examples_section, printed, write_report
+from .report import Report, examples_section, printed, write_report
 from .rows import Row, Rows, accuracy, bits, read_whole_lines
 from .subject import inspect_answers, load_subject
 
@@ -89,7 +90,7 @@ def evaluate(options: RobustEvaluate) -> Report:
     with strict_float32(device), same_random_states():
         # A randomised model draws from the global generators.
         seed_everything(options.seed)
-        evaluation = Evaluation(options)
+        evaluation = Evaluation(options, device)
         jobs = evaluation.plan()
         with evaluation.opened(folder):
             report = evaluation.run(jobs, folder.path)
@@ -116,19 +117,17 @@ class Evaluation:
 
     Args:
         options: of the command.
+        device: to compute on.
 
     Raises:
         UserError: model and images do not fit each other.
     """
 
-    def __init__(self, options: RobustEvaluate) -> None:
-        self.options = options
-        self.device = choose_device(options.device)
+    def __init__(self, options: RobustEvaluate, device: torch.device) -> None:
+        self.options, self.device = options, device
         self.subject = subject = load_subject(options)
-        with own_code(
-            f"Moving {subject.facts['source']} to {self.device}", "name another --device"
-        ):
-            subject.model.to(self.device)
+        with own_code(f"Moving {subject.facts['source']} to {device}", "name another --device"):
+            subject.model.to(device)
         self.splits = subject.splits(options)
         images = getattr(self.splits, options.split)
         if not len(images):
@@ -145,22 +144,22 @@ class Evaluation:
             self.model = ResizedInside(self.model, self.transform).eval()
         probed = max((group.images[:PROBED] for group in self.pixels.attacked), key=len)
         self.randomness = inspect_answers(
-            self.model, as_float(probed.to(self.device)), len(self.splits.classes)
+            self.model, as_float(probed.to(device)), len(self.splits.classes)
         )
-        self.data = Images(
-            dataset=subject.dataset,
-            split=options.split,
-            description=self.splits.split,
-            classes=self.splits.classes,
-            n=len(indices),
-            total=len(images),
-            seed=options.seed,
-            warnings=[*self.splits.warnings, *self._warnings()],
-            attack_space=options.attack_space,
-            input_size=describe_sizes([(subject.image_size, subject.image_size)]),
-            native_size=describe_sizes(self.pixels.sizes),
-            indices=indices,
-        )
+        self.data = {
+            "dataset": subject.dataset,
+            "split": options.split,
+            "description": self.splits.split,
+            "classes": self.splits.classes,
+            "n": len(indices),
+            "total": len(images),
+            "seed": options.seed,
+            "warnings": [*self.splits.warnings, *self._warnings()],
+            "attack_space": options.attack_space,
+            "input_size": describe_sizes([(subject.image_size, subject.image_size)]),
+            "native_size": describe_sizes(self.pixels.sizes),
+            "indices": indices,
+        }
 
     def _warnings(self) -> Iterator[str]:
         run = self.subject.run or {}
@@ -213,7 +212,7 @@ class Evaluation:
         """Hold the folder, started or gone on with; run.json tells this evaluation from another."""
         options, facts = self.options, self.subject.facts
         stated = {k: value for k, value in plain_values(options).items() if k not in NOT_STATED}
-        stated |= {"dataset": self.data.dataset, "n": self.data.n, "total": self.data.total}
+        stated |= {name: self.data[name] for name in ("dataset", "n", "total")}
         stated |= {"weights": facts["weights"], "code": facts.get("code")}
         images = self.splits.fingerprint
         run: dict[str, Any] = {"command": COMMAND, "options": stated, "data": images}
@@ -247,7 +246,7 @@ class Evaluation:
 
     def _measure_rows(self, jobs: list[Job], rows: Rows) -> list[Row]:
         """Measure the rows that are missing, write each of them, and return all."""
-        options, pixels, n = self.options, self.pixels, self.data.n
+        options, pixels, n = self.options, self.pixels, len(self.pixels.sizes)
         view = AttackView(self.model)
         missing = [job for job in jobs if not rows.has(job.protocol.name, job.norm, job.eps)]
         # Fooled images need less than this: the time left is at most what is shown.

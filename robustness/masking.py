@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scipy import stats
 from torch import Tensor, nn
@@ -52,16 +52,12 @@ class About(NamedTuple):
         meaning: why.
         limit: of the percent or points that raise no flag.
         expected: that in words.
-        ylabel: of the check's figure.
-        xlabel: of the check's figure.
     """
 
     title: str
     meaning: str
     limit: float
     expected: str = "the last no more than {:g} points and chance below the first"
-    ylabel: str = "right under attack (%)"
-    xlabel: str = ""
 
 
 ABOUT = {
@@ -81,8 +77,6 @@ ABOUT = {
         "larger eps mean that the attack got worse.",
         2.0,
         "no rise of more than {:g} points and chance",
-        "right under PGD-10 (%)",
-        "eps",
     ),
     "effort": About(
         "More steps and restarts change little",
@@ -111,7 +105,6 @@ ABOUT = {
         # exceeds some 100 (exp(-104) rounds to zero); trained models have margins of 10 to 30.
         1.0,
         "at most {:g}%",
-        "unusable gradients (%)",
     ),
     "margin": About(
         "The loss attacked makes little difference",
@@ -128,7 +121,6 @@ ABOUT = {
         # with masked gradients (Croce & Hein 2020).
         10.0,
         "at most {:g} points",
-        "PGD-10 minus\nAutoAttack (points)",
     ),
     "square": About(
         "Square takes nothing that gradients left",
@@ -137,7 +129,6 @@ ABOUT = {
         2.0,
         f"alone at most {{:g}} points better, in AutoAttack at most {SQUARE_POINTS:g} points or "
         f"{SQUARE_IMAGES} image",
-        "taken by Square\nbeyond gradients (points)",
     ),
 }
 
@@ -150,13 +141,13 @@ class Check:
         name: a key of `ABOUT`.
         flagged: whether a sound evaluation would look otherwise.
         value: what was found, in words.
-        points: [x, y] or [label, y] of its figure, y in percent or points; [] if it was not run.
+        ran: whether there was anything to compare.
     """
 
     name: str
     flagged: bool
     value: str
-    points: list[Any]
+    ran: bool = True
 
     @property
     def about(self) -> About:
@@ -247,45 +238,40 @@ def check_masking(
 
 def limit_check(name: str, percent: Mapping[str, float]) -> Check:
     """Judge percentages, by label, of which none may exceed the check's limit."""
-    return _shown(name, max(percent.values()) > ABOUT[name].limit, percent)
+    return Check(name, max(percent.values()) > ABOUT[name].limit, _listed(percent))
 
 
 def order_check(name: str, right: Mapping[str, Tensor]) -> Check:
     """Judge what attacks leave right, (n,) bool by label: the last may not be the strongest."""
     first, *_, last = right.values()
     percent = {label: _percent(each) for label, each in right.items()}
-    return _shown(name, is_lower(last, first, ABOUT[name].limit), percent)
-
-
-def _shown(name: str, flagged: bool, percent: Mapping[str, float]) -> Check:
-    value = "; ".join(f"{label}: {share:.1f}%" for label, share in percent.items())
-    points = [[label.replace(" ", "\n", 1), share] for label, share in percent.items()]
-    return Check(name, flagged, value, points)
+    return Check(name, is_lower(last, first, ABOUT[name].limit), _listed(percent))
 
 
 def monotone_check(by_eps: Mapping[float, Tensor], describe: Callable[[float], str]) -> Check:
     """Judge what PGD-10 leaves right, (n,) bool for each eps in ascending order."""
-    percent = {eps: _percent(right) for eps, right in by_eps.items()}
-    said = {eps: f"{share:.1f}% at eps {describe(eps)}" for eps, share in percent.items()}
-    lowest, rises = 0.0, []
-    for eps, right in by_eps.items():
-        if is_lower(by_eps[lowest], right, ABOUT["monotone"].limit):
-            rises.append(f"{said[lowest]} and {said[eps]}")
-        if percent[eps] <= percent[lowest]:
-            lowest = eps
-    value = "; ".join(rises) or f"{said[0.0]}, {said[lowest]}"
-    return Check("monotone", bool(rises), value, [list(point) for point in percent.items()])
+    percent = {f"eps {describe(eps)}": _percent(right) for eps, right in by_eps.items()}
+    strongest, rises = by_eps[0.0], False
+    for right in by_eps.values():
+        rises = rises or is_lower(strongest, right, ABOUT["monotone"].limit)
+        if right.sum() <= strongest.sum():
+            strongest = right
+    return Check("monotone", rises, _listed(percent))
+
+
+def _listed(percent: Mapping[str, float]) -> str:
+    return "; ".join(f"{label}: {share:.1f}%" for label, share in percent.items())
 
 
 def gap_check(rows: Sequence[Row]) -> Check:
     """Compare PGD-10 with AutoAttack in the rows of one norm; without them nothing is flagged."""
-    points: list[Any] = [
-        [budget, found["pgd10"].robust - found["autoattack"].robust]
+    gaps = {
+        budget: found["pgd10"].robust - found["autoattack"].robust
         for budget, found in _by_budget(rows).items()
         if {"pgd10", "autoattack"} <= found.keys()
-    ]
-    flagged = any(gap > ABOUT["gap"].limit for _, gap in points)
-    return _compared("gap", flagged, points, "both PGD-10 and AutoAttack")
+    }
+    flagged = any(gap > ABOUT["gap"].limit for gap in gaps.values())
+    return _compared("gap", flagged, gaps, "both PGD-10 and AutoAttack")
 
 
 def square_check(rows: Sequence[Row]) -> Check:
@@ -294,7 +280,7 @@ def square_check(rows: Sequence[Row]) -> Check:
     Twice, where the rows are there: Square alone against the best of the others alone, and what
     it still takes in AutoAttack from what the others have left there.
     """
-    points: list[Any] = []
+    taken_beyond: dict[str, float] = {}
     flagged = False
     for budget, found in _by_budget(rows).items():
         strong, alone = found.get("autoattack"), found.get("square")
@@ -303,14 +289,14 @@ def square_check(rows: Sequence[Row]) -> Check:
         others = [found[name].correct for name in GRADIENT_PROTOCOLS if name in found] + before
         if alone and others:
             beyond = 100 * (min(others) - alone.correct) / alone.n
-            points.append([f"{budget}\nalone", beyond])
+            taken_beyond[f"{budget} alone"] = beyond
             flagged = flagged or beyond > ABOUT["square"].limit
         if strong and before and "square" in stages:
             taken = min(before) - stages["square"]
             beyond = 100 * taken / strong.n
-            points.append([f"{budget}\nAutoAttack", beyond])
+            taken_beyond[f"{budget} AutoAttack"] = beyond
             flagged = flagged or (taken > SQUARE_IMAGES and beyond > SQUARE_POINTS)
-    return _compared("square", flagged, points, "both Square and an attack along gradients")
+    return _compared("square", flagged, taken_beyond, "both Square and an attack along gradients")
 
 
 def _by_budget(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
@@ -321,12 +307,11 @@ def _by_budget(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
     return found
 
 
-def _compared(name: str, flagged: bool, points: list[Any], needed: str) -> Check:
-    value = f"not run: no budget has {needed}"
-    if points:
-        label, most = max(points, key=lambda point: point[1])
-        value = f"at most {most:+.1f} points, at {' '.join(label.split())}"
-    return Check(name, flagged, value, points)
+def _compared(name: str, flagged: bool, points: Mapping[str, float], needed: str) -> Check:
+    if not points:
+        return Check(name, False, f"not run: no budget has {needed}", ran=False)
+    most = max(points, key=lambda at: points[at])
+    return Check(name, flagged, f"at most {points[most]:+.1f} points, at {most}")
 
 
 def is_lower(attacked: Tensor, reference: Tensor, points: float) -> bool:

@@ -28,29 +28,12 @@ _NOT_RUN = "Masked gradients were not looked for: the robust accuracies are uppe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
-    """What was measured on; `indices` are those of the images in the split."""
-
-    dataset: str
-    split: str
-    description: str
-    classes: list[str]
-    n: int
-    total: int
-    seed: int
-    warnings: list[str]
-    attack_space: str
-    input_size: str
-    native_size: str
-    indices: list[int]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Report:
     """All that an evaluation found.
 
     Attributes:
         subject: names and values about the model.
+        data: names and values about the images, "indices" in the split among them.
         environment: names and values about the machine.
         labels: (n,) the true classes of the images.
         clean: accuracy without an attack, in the attacked space.
@@ -59,7 +42,7 @@ class Report:
 
     subject: dict[str, Any]
     randomness: Randomness
-    data: Images
+    data: dict[str, Any]
     labels: list[int]
     environment: dict[str, Any]
     clean: Accuracy
@@ -90,7 +73,7 @@ def write_report(folder: Path, report: Report, more: Sequence[Section] = ()) -> 
     contents = {
         "subject": report.subject,
         "randomness": {"is_randomised": randomness.is_randomised, **randomness._asdict()},
-        "data": asdict(report.data),
+        "data": report.data,
         "environment": report.environment,
         "clean": {**report.clean._asdict(), "images": report.clean_images},
         "rows": [asdict(row) for row in report.rows],
@@ -98,19 +81,19 @@ def write_report(folder: Path, report: Report, more: Sequence[Section] = ()) -> 
     }
     write_json(folder / "report.json", contents)
     names = [f"{row.attack} {row.norm} {row.eps_text}" for row in report.rows]
-    classes = [report.data.classes[label] for label in report.labels]
+    classes = [report.data["classes"][label] for label in report.labels]
     digits = [report.clean_images, *(row.images for row in report.rows)]
-    each = zip(report.data.indices, classes, *digits, strict=True)
+    each = zip(report.data["indices"], classes, *digits, strict=True)
     write_atomically(
         folder / "images.csv", csv_bytes([["index", "class", "clean", *names], *map(list, each)])
     )
     sections = [
         accuracy_section(report, folder / "figures"),
-        masking_section(report.masking, folder / "figures"),
+        masking_section(report.masking),
         *more,
         Section("How to read this", [_reading(report)]),
         Section("Subject", [facts(report.subject)]),
-        Section("Data", [facts(asdict(report.data))]),
+        Section("Data", [facts(report.data)]),
         Section("Environment", [facts(report.environment)]),
     ]
     first, then = _summary(report)
@@ -133,23 +116,24 @@ def printed(report: Report) -> list[str]:
 
 def _summary(report: Report) -> tuple[list[str], list[str]]:
     """What must be read before anything else, and what was measured on what."""
-    data, subject = report.data, report.subject
+    data, subject, n = report.data, report.subject, report.data["n"]
     first = [report.randomness.sentence()] if report.randomness.is_randomised else []
     if any(check.flagged for check in report.checks):
         first.append(" ".join(map(_verdict_there, report.masking)))
     else:
         first.append(verdict(report.checks))
-    chosen = f"all {data.n} images"
-    if data.n < data.total:
-        chosen = f"{data.n} of {data.total} images drawn with seed {data.seed}"
-    space = f"the network's input of {data.input_size}; the images' own size is {data.native_size}"
-    if data.attack_space == "native":
-        space = f"native, images of {data.native_size}; resized to {data.input_size} inside"
+    chosen = f"all {n} images"
+    if n < data["total"]:
+        chosen = f"{n} of {data['total']} images drawn with seed {data['seed']}"
+    at_input, native = data["input_size"], data["native_size"]
+    space = f"the network's input of {at_input}; the images' own size is {native}"
+    if data["attack_space"] == "native":
+        space = f"native, images of {native}; resized to {at_input} inside"
     lines = [
-        f"{subject['source']}: {data.split} of {data.dataset} ({data.description}), {chosen}; "
-        f"selection: {subject['selection']}",
+        f"{subject['source']}: {data['split']} of {data['dataset']} ({data['description']}), "
+        f"{chosen}; selection: {subject['selection']}",
         f"attack space: {space}; float32; 95% Wilson intervals",
-        *(f"warning: {warning}" for warning in data.warnings),
+        *(f"warning: {warning}" for warning in data["warnings"]),
         f"Without an attack {_described(report.clean)} are classified right.",
     ]
     budgets: dict[str, list[Row]] = {}
@@ -182,7 +166,7 @@ def _verdict_there(found: Checked) -> str:
 
 def verdict(checks: Sequence[Check]) -> str:
     """Say in a sentence what the masking checks found."""
-    run = [check for check in checks if check.points]
+    run = [check for check in checks if check.ran]
     flagged = [f'"{check.about.title}"' for check in run if check.flagged]
     if not run:
         return _NOT_RUN
@@ -202,7 +186,7 @@ def _table(report: Report) -> Table:
         interval = f"{found.low:.2f} to {found.high:.2f}"
         return found.n, found.correct, f"{found.percent:.2f}", interval
 
-    rows = [("none", "", "0", report.data.attack_space, "0", *counted(report.clean), "")]
+    rows = [("none", "", "0", report.data["attack_space"], "0", *counted(report.clean), "")]
     for row in report.rows:
         # Of L-infinity it is the largest that a perturbation can have.
         native = f"{'≤ ' if row.norm == 'linf' else ''}{row.largest_l2_native:.3g}"
@@ -224,7 +208,7 @@ def accuracy_section(report: Report, drawn: Path) -> Section:
         lines = panels.setdefault(row.norm, {})
         line = lines.setdefault(row.title, {(0.0, "0"): mark(report.clean)})
         line[row.eps, row.eps_text] = mark(row.accuracy)
-    space = report.data.attack_space
+    space = report.data["attack_space"]
     shown = [
         figures.Panel(
             f"eps ({NORM_TITLES[norm]} norm, {space} pixels, images in [0, 1])",
@@ -240,25 +224,18 @@ def accuracy_section(report: Report, drawn: Path) -> Section:
     return Section("Accuracy", [*blocks, *(f"Note: {note}" for note in report.notes)])
 
 
-def masking_section(masking: Sequence[Checked], drawn: Path) -> Section:
-    """A table and a figure of the checks at each budget, and what each check means."""
+def masking_section(masking: Sequence[Checked]) -> Section:
+    """A table of the checks at each budget, and what each check means."""
     blocks: list[Block] = []
     meanings: dict[str, str] = {}
     header = ("what a sound evaluation shows", "", "found", "no flag for")
-    for number, found in enumerate(masking, start=1):
-        path = drawn / ("masking.png" if number == 1 else f"masking_{number}.png")
-        rows, panels = [], []
+    for found in masking:
+        rows = []
         for check in found.checks:
-            about = check.about
-            sign = "FLAG" if check.flagged else "ok" if check.points else "not run"
-            rows.append((about.title, sign, check.value, check.expected))
-            points = [(name, value) for name, value in check.points]
-            panels.append(
-                figures.Check(about.title, check.flagged, points, about.xlabel, about.ylabel)
-            )
-            meanings[f"{about.title}:"] = about.meaning
-        figures.save_checks(panels, path)
-        blocks += [_verdict_there(found), Table(header, rows), Figure(path, "Masking checks", "")]
+            sign = "FLAG" if check.flagged else "ok" if check.ran else "not run"
+            rows.append((check.about.title, sign, check.value, check.expected))
+            meanings[f"{check.about.title}:"] = check.about.meaning
+        blocks += [_verdict_there(found), Table(header, rows)]
     return Section("Gradient masking", [*blocks, meanings] if masking else [_NOT_RUN])
 
 
@@ -283,7 +260,7 @@ def examples_section(
 
 
 def _reading(report: Report) -> list[str]:
-    native = report.data.attack_space == "native"
+    native = report.data["attack_space"] == "native"
     return [
         "An image counts as right under attack if it is right both without the attack and after "
         "it. Every accuracy is an upper bound: a stronger attack can only lower it.",

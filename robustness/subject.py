@@ -150,16 +150,8 @@ def _load_run(options: RobustEvaluate, path: Path) -> Subject:
                 "trained on; name another --dataset."
             )
         run = _read_run(marker) if marker.exists() else {}
-    return Subject(
-        folder.resolve().name,
-        model,
-        dataset,
-        known["transforms"],
-        known["image_size"],
-        facts,
-        known["classes"],
-        run,
-    )
+    name, recipe, side = folder.resolve().name, known["transforms"], known["image_size"]
+    return Subject(name, model, dataset, recipe, side, facts, known["classes"], run)
 
 
 def _read_run(marker: Path) -> dict[str, Any]:
@@ -181,13 +173,8 @@ def _load_checkpoint(options: RobustEvaluate, path: Path) -> Subject:
         )
     encoder = build_encoder(encoder_name)
     tensors = _classifier_tensors(path, classifier_name(encoder))
-    model = build_classifier(
-        encoder_name,
-        tensors,
-        NORMALISATIONS[normalisation],
-        path,
-        "name the --encoder that it was trained with",
-    )
+    advice = "name the --encoder that it was trained with"
+    model = build_classifier(encoder_name, tensors, NORMALISATIONS[normalisation], path, advice)
     facts = {"kind": "checkpoint", "encoder": encoder_name, "normalisation": normalisation}
     assumed = assumed_heads(encoder) if split_heads(encoder_name)[1] is None else ""
     if assumed:

@@ -89,16 +89,6 @@ class ImageRow(NamedTuple):
     titles: Sequence[str] = ()
 
 
-class Check(NamedTuple):
-    """A panel of points, a line over numbers or bars over names; flagged ones stand out."""
-
-    title: str
-    flagged: bool
-    points: Sequence[tuple[float | str, float]]
-    xlabel: str = ""
-    ylabel: str = ""
-
-
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, at 150 dots an inch; its folder is made if need be."""
     contents = io.BytesIO()
@@ -367,35 +357,6 @@ def tsne(features: np.ndarray) -> np.ndarray:
         features
     )
     return points
-
-
-def save_checks(checks: Sequence[Check], path: Path) -> None:
-    """Draw a panel for each check, four in a row at most."""
-    figure, grid = _grid(len(checks), 3.3, 3.2)
-    for axes, check in zip(grid, checks, strict=True):
-        colour = COLOURS[3] if check.flagged else COLOURS[0]
-        names: list[Any] = [name for name, _ in check.points]
-        values = [value for _, value in check.points]
-        top = max([100.0, *values])
-        if any(isinstance(name, str) for name in names):
-            bars = axes.bar(range(len(names)), values, 0.55, color=colour, ec="black", lw=0.6,
-                            hatch="//" if check.flagged else "")  # fmt: skip
-            axes.bar_label(bars, fmt="%.1f", fontsize="small", padding=2)
-            axes.set_xticks(range(len(names)), names, fontsize="small" if len(names) < 3 else 7)
-            # Without the room on either side, one or two bars would fill the panel.
-            axes.set_xlim(-0.9, len(names) - 0.1)
-        elif names:
-            axes.plot(names, values, marker="o", color=colour, ls="--" if check.flagged else "-")
-        else:
-            axes.text(0.5, 0.5, "not run", ha="center", va="center", transform=axes.transAxes)
-            axes.set(xticks=[], yticks=[])
-        axes.set(xlabel=check.xlabel, ylabel=check.ylabel,
-                 ylim=(min([0.0, *values]) - 3, 1.12 * top))  # fmt: skip
-        weight = "bold" if check.flagged else "normal"
-        title = f"{'FLAG: ' if check.flagged else ''}{fold(check.title)}"
-        axes.set_title(title, color=colour, fontsize="small", fontweight=weight)
-        axes.grid(axis="y", alpha=0.3)
-    save(figure, path)
 
 
 def within_percent(limits: tuple[float, float]) -> tuple[float, float]:

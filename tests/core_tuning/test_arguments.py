@@ -115,7 +115,7 @@ BAD = {
 def test_objectives_refuse(name, bad):
     given, *parts = BAD[bad]
     if name == "released" and "weights" in given:
-        parts = ["which does not have them"]
+        parts = ["which does not take them"]
     arguments = {
         "features": features(), "labels": labels(), "classifier": nn.Linear(DIM, CLASSES),
         "weights": None, **given,

@@ -6,7 +6,6 @@ from core_tuning.mining import (
     Mixtures,
     mine_pairs,
     mix_pairs,
-    mix_with_originals,
     sample_lambda,
 )
 
@@ -79,27 +78,6 @@ def test_mix_pairs_gradcheck():
     assert torch.autograd.gradcheck(
         lambda z: tuple(mix_pairs(z, targets, pairs, lam_positive, lam_negative)[::2]),
         (features.requires_grad_(),),
-    )
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("labels", [(3,), (1, 1, 1), (0, 1, 2, 0, 1, 3)])
-def test_the_stack_holds_the_originals_and_what_mix_pairs_generates(labels, dtype):
-    features, *others = mixture_inputs(labels)
-    features = features.to(dtype)
-    mixed = mix_pairs(features, *others)
-    stacked, targets = mix_with_originals(features, *others)
-    at_least = torch.promote_types(dtype, torch.float32)
-    expected = torch.cat([features.to(at_least), mixed.positive, mixed.negative])
-    torch.testing.assert_close(stacked, expected, rtol=0, atol=0)
-    expected = torch.cat([mixed.positive_targets, mixed.negative_targets])
-    torch.testing.assert_close(targets, expected, rtol=0, atol=0)
-
-
-def test_mix_with_originals_gradcheck():
-    features, *others = mixture_inputs()
-    assert torch.autograd.gradcheck(
-        lambda z: mix_with_originals(z, *others)[0], (features.requires_grad_(),)
     )
 
 

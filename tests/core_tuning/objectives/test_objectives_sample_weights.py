@@ -154,7 +154,7 @@ def test_the_release_has_no_weights(kit):
     features, labels, classifier, objective = kit.setup(
         kit.LABELS["balanced"], lambda: kit.released()
     )
-    with pytest.raises(UserError, match="released loss, which does not have them"):
+    with pytest.raises(UserError, match="ReleasedCoreTuningLoss, which does not take them"):
         weighted(objective, features, labels, classifier, torch.ones(len(labels)))
 
 

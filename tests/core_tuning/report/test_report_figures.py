@@ -13,11 +13,9 @@ from PIL import Image
 
 from core_tuning.report import figures
 from core_tuning.report.figures import (
-    Check,
     ImageRow,
     Mark,
     Panel,
-    save_checks,
     save_confusion,
     save_embeddings,
     save_heat_map,
@@ -261,17 +259,6 @@ def test_images_are_drawn_as_they_are(tmp_path, drawn):
     assert [each.get_title() for each in axes] == ["x", "y", "z", ""]
     assert [axes[0].get_ylabel(), axes[3].get_ylabel()] == ["a", "b"]
     assert np.array_equal(axes[1].images[0].get_array(), images[1])
-
-
-def test_checks_are_lines_over_numbers_and_bars_over_names(tmp_path, drawn):
-    checks = [Check("a", True, [(1, 50.0), (2, 60.0)], "eps", "right (%)"),
-              Check("b", False, [("x", 3.0)]), Check("c", False, [])]  # fmt: skip
-    save_checks(checks, tmp_path / "a.png")
-    first, second, third = drawn[0].axes
-    assert (first.get_title(), second.get_title()) == ("FLAG: a", "b")
-    assert first.lines[0].get_xydata().tolist() == [[1, 50], [2, 60]]
-    assert [bar.get_height() for bar in second.patches] == [3]
-    assert texts(third) == ["not run"]
 
 
 def test_methods_are_told_apart_by_colour_and_in_grey():

@@ -50,7 +50,7 @@ def template(tmp_path_factory, write_folder, kit):
         patch.setattr(Rows, "save", stop)
         with pytest.raises(Killed):
             main(command(run))
-    check = {"name": "gap", "value": "v", "flagged": False, "points": []}
+    check = {"name": "gap", "value": "v", "flagged": False, "ran": True}
     line = {"norm": "l2", "eps": 0.3, "images": 8, "space": "input", "checks": [check]}
     (run / "robustness" / "masking.jsonl").write_text(json.dumps(line) + "\n")
     return run

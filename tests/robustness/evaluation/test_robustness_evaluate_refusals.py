@@ -20,7 +20,7 @@ from core_tuning.robustness.config import RobustEvaluate
         (("--linf", "-8/255"), "eps is -8/255"),
         (("--linf", "8"), "larger than the range"),
         (("--l2", "28"), "at most 27.7128 apart"),
-        (("--l2", "0"), "allows no change"),
+        (("--l2", "0"), "one is 0, which is clean accuracy"),
         (("--l2", "--linf"), "No eps is left"),
         (("--norm", "l3"), "--norm: invalid choice: 'l3'"),
         (("--norm", "l2", "--linf", "0.1"), "leaves that norm out"),
@@ -35,7 +35,7 @@ from core_tuning.robustness.config import RobustEvaluate
         (("--split", "train"), "--split"),
         (("--resume", "--overwrite"), "choose one of them"),
         (("--normalisation", "imagenet"), "normalises already"),
-        (("--module", "my.py:f"), "Both a model file and --module are given"),
+        (("--module", "my.py:f"), "Two models are given"),
         (("--data-dir", "gone"), "gone"),
         (("--dataset", "cifra10"), "did you mean 'cifar10'?"),
         (("--l2", "nan"), "eps is nan"),
@@ -71,7 +71,7 @@ from core_tuning.robustness.config import RobustEvaluate
         (("--steps", "10"), "unrecognized arguments: --steps 10"),
         (("--encoder", "resnet18"), "--encoder is given"),
         (("--transforms", "small"), "--transforms is given"),
-        (("--module", "my.py"), "Both a model file and --module are given"),
+        (("--module", "my.py"), "Two models are given"),
     ],
 )
 def test_options(kit, run, capsys, options, said):

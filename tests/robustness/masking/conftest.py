@@ -33,7 +33,9 @@ def small_model() -> nn.Module:
 
 
 def trained(adversarial: bool, steps: int = 100) -> nn.Module:
-    from core_tuning.robustness import AttackView, make_budget, perturb
+    from core_tuning.robustness.attack.pgd import perturb
+    from core_tuning.robustness.attack.view import AttackView
+    from core_tuning.robustness.budgets import make_budget
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

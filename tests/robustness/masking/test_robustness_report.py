@@ -9,13 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from core_tuning.robustness.masking import ABOUT, Check, Checked
+from core_tuning.robustness.masking import Check, Checked
 from core_tuning.robustness.report import (
-    Images,
     Report,
     accuracy_section,
     examples_section,
-    masking_section,
     verdict,
     write_report,
 )
@@ -34,8 +32,8 @@ def titled(row):
     return lambda attack, correct, **more: row(attack, correct, 200, title=TITLES[attack], **more)
 
 
-def check(name="unbounded", flagged=False, points=(("eps 1", 0.0),)):
-    return Check(name, flagged, "found this", [list(each) for each in points])
+def check(name="unbounded", flagged=False, ran=True):
+    return Check(name, flagged, "found this", ran)
 
 
 def checked(checks, norm="l2", eps=0.5, images=200):
@@ -47,11 +45,12 @@ def report(rows, masking, space="input"):
     return Report(
         subject={"name": "some run", "source": "runs/some", "selection": "validation split"},
         randomness=Randomness(5, 8, 0.0, 0.0),
-        data=Images(
-            dataset="emoji_domains", split="test", description="the test split",
-            classes=["a", "b"], n=200, total=200, seed=0, warnings=[], attack_space=space,
-            input_size="32x32", native_size="4x4", indices=[*range(200)],
-        ),
+        data={
+            "dataset": "emoji_domains", "split": "test", "description": "the test split",
+            "classes": ["a", "b"], "n": 200, "total": 200, "seed": 0, "warnings": [],
+            "attack_space": space, "input_size": "32x32", "native_size": "4x4",
+            "indices": [*range(200)],
+        },
         labels=[0, 1] * 100,
         environment={"torch": "2.15.0", "core-tuning": "0.1.0"},
         clean=accuracy(right),
@@ -88,12 +87,12 @@ def test_the_report_says_what_was_measured_on_what(tmp_path, titled):
     assert "| torch | 2.15.0 |" in text and "| seed | 0 |" in text
     assert "(200 in all)" in text
     links = re.findall(r"\]\(([^)]+)\)", text)
-    assert len(links) == 3
+    assert len(links) == 2
     for link in links:
         with Image.open(tmp_path / link) as image:
             image.load()
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64") == 3
+    assert page.count("data:image/png;base64") == 2
     assert "stay right under AutoAttack" in page
 
 
@@ -106,13 +105,12 @@ def test_flags_come_first_and_by_their_budget(tmp_path, titled):
     assert 'At l2 eps 0.5, on 200 images: 1 of 2 checks raises a flag, against "An attack' in lead
     assert "not to be trusted" in lead
     assert "At linf eps 8/255, on 50 images: No sign of masked gradients in 1 check." in lead
-    assert (tmp_path / "figures" / "masking_2.png").exists()
 
 
 def test_a_check_that_was_not_run_counts_for_nothing():
-    assert verdict([check(), check("gap", points=())]).endswith("in 1 check.")
+    assert verdict([check(), check("gap", ran=False)]).endswith("in 1 check.")
     assert "not looked for" in verdict([])
-    assert "not looked for" in verdict([check("gap", points=())])
+    assert "not looked for" in verdict([check("gap", ran=False)])
 
 
 def test_pgd_alone_is_called_an_upper_bound(tmp_path, titled):
@@ -174,17 +172,6 @@ def test_accuracy_has_a_panel_for_each_norm_and_a_line_for_each_attack(tmp_path,
     assert lines[0].get_ydata().tolist() == [90, 45, 35, 25]
     assert "(%)" in l2.get_ylabel() and "images in [0, 1]" in l2.get_xlabel()
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == [*TITLES.values()]
-
-
-def test_the_masking_figure_marks_flags_in_words(tmp_path, drawn):
-    checks = [check(), check("monotone", True, [(0.0, 90.0), (0.5, 95.0)]),
-              check("gap", points=()), check("margin"), check("effort")]  # fmt: skip
-    masking_section([checked(checks)], tmp_path)
-    assert len(drawn[0].axes) == 5
-    titles = [axes.get_title() for axes in drawn[0].axes]
-    shown = [title.replace("\n", " ") for title in titles[:2]]
-    assert shown == [ABOUT["unbounded"].title, f"FLAG: {ABOUT['monotone'].title}"]
-    assert [text.get_text() for text in drawn[0].axes[2].texts] == ["not run"]
 
 
 def test_the_difference_is_magnified_as_stated(tmp_path, drawn):

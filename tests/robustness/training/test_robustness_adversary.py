@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core_tuning.robustness import make_budget, perturb
 from core_tuning.robustness.adversary import Adversary
+from core_tuning.robustness.attack.pgd import perturb
+from core_tuning.robustness.budgets import make_budget
 from core_tuning.robustness.config import RobustTrain
 
 pytest.importorskip("torchattacks")

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from core_tuning.robustness import make_budget, perturb
 from core_tuning.robustness.adversary import evaluate_robust
+from core_tuning.robustness.attack.pgd import perturb
+from core_tuning.robustness.budgets import make_budget
 from core_tuning.training.seeds import derive_seed
 
 pytest.importorskip("torchattacks")
