@@ -89,7 +89,7 @@ def test_only_the_command_table_names_the_users():
         for user in USERS
         if f"core_tuning.{user}" in path.read_text()
     }
-    assert naming <= {"core_tuning/config.py"}
+    assert naming <= {"core_tuning/commands.py"}
 
 
 @pytest.mark.parametrize("user", PRESENT)
