@@ -56,13 +56,12 @@ def plan_runs(
     from core_tuning.data import build_transforms
     from core_tuning.training.folder import RunFolder
     from core_tuning.training.optimisation import check_machine
-    from core_tuning.training.run import Planned, check_tensorboard
+    from core_tuning.training.run import Planned
 
     from .environments import check_splits, check_targets
     from .evaluation import Store
 
     check_machine(options.device, options.precision)
-    check_tensorboard(options.tensorboard)
     for one in runs.values():
         check_targets(list(one.targets), environments)
         check_splits(environments, one.targets, options.holdout_fraction, one.options.batch_size)

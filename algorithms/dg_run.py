@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, DataLoader
 
-from core_tuning.checkpoints.read import METADATA_KEY, read_checkpoint
+from core_tuning.checkpoints.read import read_checkpoint
 from core_tuning.data.loading import Key, SeededTransform, evaluation_loader, image_loader
 from core_tuning.data.splits import seeded_generator
-from core_tuning.files import append_line, write_atomically, write_json, write_lines
+from core_tuning.files import append_line, write_atomically, write_json
 from core_tuning.methods import METHODS
 from core_tuning.report.run import write_run_report
 from core_tuning.training.build import Initial
@@ -26,7 +25,7 @@ from core_tuning.training.folder import RunFolder
 from core_tuning.training.learner import Learner
 from core_tuning.training.loop import Evaluator, fit
 from core_tuning.training.optimisation import check_machine, share_cores
-from core_tuning.training.run import RunRecorder, check_complete
+from core_tuning.training.recorder import RunRecorder, keep_lines
 from core_tuning.training.state import TrainingState
 
 from .algorithm import CLASSES
@@ -142,21 +141,20 @@ class DomainBedRecorder(RunRecorder):
 
     def __init__(
         self, one: One, store: Store, batches: SourceBatches, folder: RunFolder,
-        facts: dict[str, Any], stack: ExitStack,
+        facts: dict[str, Any],
     ) -> None:  # fmt: skip
-        super().__init__(folder, facts, one.options, stack)
+        super().__init__(folder, facts, one.options)
         self.one, self.store, self.batches = one, store, batches
         self.results = folder.path / RESULTS
         algorithm = METHODS[one.method].domainbed
         self.reported = CLASSES[algorithm].reported
         self.arguments = _arguments(one, algorithm, folder.path)
 
-    def go_on(self, state: TrainingState) -> None:
-        """Drop the lines that a resumed run will write again."""
-        super().go_on(state)
+    def restore(self, state: TrainingState) -> None:
+        """Go back to what was saved last, and drop the lines that will be written again."""
+        super().restore(state)
         records = [line for line in records_of(self.results) if line["step"] < state.recorded]
-        check_complete(self.results, len(records), state)
-        write_lines(self.results, records)
+        keep_lines(self.results, records, state)
 
     def keep_model(self, learner: Learner, step: int, *, best: bool, last: bool) -> None:
         """Write the files of the models that are to be kept."""
@@ -257,20 +255,19 @@ def train(
         "turn": environments.turn,
         "seed": one.seed,
     }
-    with ExitStack() as stack:
-        state = fit(
-            learner,
-            batches,
-            Evaluator(
-                lambda model, step: measure(model, step - 1, store=store, protocol=protocol),
-                options.eval_every or 1,
-                first=True,
-            ),
-            options,
-            DomainBedRecorder(one, store, batches, folder, facts, stack),
-            seed=one.seed,
-            label=f"{one.method}, target {','.join(targets)}, seed {one.seed}",
-        )
+    state = fit(
+        learner,
+        batches,
+        Evaluator(
+            lambda model, step: measure(model, step - 1, store=store, protocol=protocol),
+            options.eval_every or 1,
+            first=True,
+        ),
+        options,
+        DomainBedRecorder(one, store, batches, folder, facts),
+        seed=one.seed,
+        label=f"{one.method}, target {','.join(targets)}, seed {one.seed}",
+    )
     result = _report(one, store, protocol, learner, folder, state)
     # What DomainBed's sweep takes for the sign that a job is done.
     write_atomically(folder.path / "done", b"done")
@@ -355,8 +352,7 @@ def _report(
 def _classify_targets(
     one: One, store: Store, protocol: Protocol, learner: Learner, folder: RunFolder
 ) -> tuple[Evaluation, DataLoader]:
-    model = read_checkpoint(folder.model_path)
-    learner.load_exported({name: model[name] for name in model if name != METADATA_KEY})
+    learner.load_exported(read_checkpoint(folder.model_path))
     number = one.targets[0]
     images = store.images[number].subset(protocol.splits[number].inside)
     loader = evaluation_loader(SeededTransform(images, store.transforms.evaluate), 256, 0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from core_tuning.config import Finetune, check_places
 
 if TYPE_CHECKING:
-    from core_tuning.training.result import Result
+    from core_tuning.training.exported import Result
 
 FIGURES = {"top1": "top-1", "mean_per_class": "mean per class"}
 
@@ -35,7 +35,7 @@ def finetune(**options: object) -> Result:
     from core_tuning.errors import UserError
     from core_tuning.options import check_values
     from core_tuning.training.classify import Kind, run_classification
-    from core_tuning.training.result import Result
+    from core_tuning.training.exported import Result
 
     checked = check_values("finetune", Finetune, options)
     if len(checked.seeds) > 1:

@@ -10,6 +10,7 @@ import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -206,6 +207,11 @@ class Run(Options):
             raise UserError(f"--seeds is {self.seeds}: expected different numbers.")
         if self.resume and self.overwrite:
             raise UserError("--resume and --overwrite exclude each other: give one of them.")
+        if self.tensorboard and find_spec("tensorboard") is None:
+            raise UserError(
+                "--tensorboard needs the tensorboard package: pip install "
+                "'core-tuning[tensorboard]'."
+            )
 
 
 @dataclass(kw_only=True)

@@ -10,19 +10,17 @@ import io
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
 from .errors import UserError, shown
 
 LOCK = ".lock"
-# How the name of a file ends that is being written.
-_UNFINISHED = ".tmp"
 # A killed process's loaders hold its lock until they have noticed.
 PATIENCE_SECONDS = 5.0
 # What a spreadsheet takes for the beginning of a formula.
@@ -48,27 +46,23 @@ def write_atomically(path: Path, contents: bytes | memoryview) -> None:
     Raises:
         UserError: it cannot be written; nothing is left behind.
     """
+    # A name of its own, so that two processes do not write into one another's.
+    temporary = path.with_name(_unfinished(path, uuid4().hex))
     with writing(path):
-        # A name of its own, so that two processes do not write into one another's.
-        number, name = tempfile.mkstemp(
-            prefix=_unfinished(path), suffix=_UNFINISHED, dir=path.parent
-        )
-        temporary = Path(name)
         try:
-            with os.fdopen(number, "wb") as file:
+            with temporary.open("xb") as file:
                 file.write(contents)
                 file.flush()
                 os.fsync(file.fileno())
-            # mkstemp's file is the owner's alone.
-            temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def _unfinished(path: Path) -> str:
-    return f".{path.name[:100]}."
+def _unfinished(path: Path, part: str) -> str:
+    """Name of a file while it is written; with "*" as its own part, a pattern of all such."""
+    return f".{path.name[:100]}.{part}.tmp"
 
 
 def remove_unfinished(path: Path) -> None:
@@ -77,15 +71,8 @@ def remove_unfinished(path: Path) -> None:
     Args:
         path: of the file; its name may be a pattern.
     """
-    for temporary in path.parent.glob(f"{_unfinished(path)}*{_UNFINISHED}"):
+    for temporary in path.parent.glob(_unfinished(path, "*")):
         temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    # The only way to read it is to set it.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def write_json(path: Path, contents: Any) -> None:
@@ -116,6 +103,7 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
+            # Once it is closed, because what is left in the buffer is written then.
             if path.exists():
                 os.truncate(path, size)
             raise
@@ -126,13 +114,13 @@ def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
-def read_json(path: Path, kind: type = dict) -> Any:
-    """Return what a JSON file holds.
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
 
     Raises:
-        UserError: it is missing, cut, not JSON, or its outermost value is no `kind`.
+        UserError: it is missing, cut, not JSON, or another value than an object.
     """
-    return _parse(_read(path), path, kind)
+    return _parse(_read(path), f"{path}")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -144,9 +132,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     whole = _read(path).split(b"\n")[:-1]
-    return [
-        _parse(line, path, dict, f"line {number} of ") for number, line in enumerate(whole, start=1)
-    ]
+    return [_parse(line, f"line {number} of {path}") for number, line in enumerate(whole, start=1)]
 
 
 def _read(path: Path) -> bytes:
@@ -159,21 +145,22 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def _parse(text: bytes, path: Path, kind: type, where: str = "") -> Any:
+def _parse(text: bytes, where: str) -> dict[str, Any]:
     try:
         contents = json.loads(text.decode())
     # Nested too deeply, for Python's stack, it is damage all the same.
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, where, str(error) or type(error).__name__) from error
-    if not isinstance(contents, kind):
-        raise _damaged(path, where, f"it holds a {type(contents).__name__}, not a {kind.__name__}")
+        raise damaged(where, error) from error
+    if not isinstance(contents, dict):
+        raise damaged(where, f"it holds a {type(contents).__name__}, not a dict")
     return contents
 
 
-def _damaged(path: Path, where: str, reason: str) -> UserError:
+def damaged(where: object, reason: object) -> UserError:
+    """The mistake that a file which this package wrote does not hold what it wrote."""
     return UserError(
-        f"{where}{path} is damaged ({reason}): expected what this package writes; restore the "
-        "file, or start again in another folder."
+        f"{where} is damaged ({reason}): expected what this package writes; restore the file, or "
+        "start again in another folder."
     )
 
 
@@ -188,7 +175,7 @@ def field(contents: dict[str, Any], name: str, kind: type | tuple[type, ...], pa
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         # In quotes, a text is told from the number that it looks like.
         said = repr(value) if isinstance(value, str) else value
-        raise _damaged(path, "", f"'{name}' is {shown(said, 60)}")
+        raise damaged(path, f"'{name}' is {shown(said, 60)}")
     return value
 
 
@@ -203,7 +190,7 @@ def require_file(path: Path) -> None:
     except FileNotFoundError:
         raise UserError(f"The file {path} does not exist: check the path.") from None
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = getattr(error, "strerror", error)
         raise UserError(
             f"The file {str(path)[:200]!r} cannot be read ({reason}): check the path."
         ) from error
@@ -230,9 +217,8 @@ def held(folder: Path) -> Iterator[None]:
             "folder with --output."
         ) from None
     except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"The folder {folder} cannot be locked ({reason}), without which two processes might "
+            f"The folder {folder} cannot be locked ({error}), without which two processes might "
             "write into it: name another with --output."
         ) from error
     try:

@@ -16,7 +16,6 @@ import torch
 from tqdm import tqdm
 
 import core_tuning
-from core_tuning.config import MOVABLE
 from core_tuning.data import build_transforms, check_same_images, describe_change
 from core_tuning.errors import UserError
 from core_tuning.files import append_line
@@ -219,10 +218,9 @@ class Evaluation:
         run: dict[str, Any] = {"command": COMMAND, "options": stated, "data": images}
         with folder.hold():
             if options.resume and not folder.is_free():
-                before = folder.read_run().get("data")
-                folder.check_resume({**run, "data": before}, may_differ=MOVABLE)
-                check_same_images(before, images, folder.path)
-                folder.resume(run, may_differ=MOVABLE)
+                folder.check_resume(run)
+                check_same_images(folder.read_run().get("data"), images, folder.path)
+                folder.resume(run)
             else:
                 folder.start(run, overwrite=options.overwrite)
             yield

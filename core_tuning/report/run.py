@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -112,7 +113,7 @@ def _predictions(
     classes with the most wrong images.
     """
     images = test.per_class().numpy()
-    right = test.per_class(test.true == test.predicted).numpy()
+    right = test.per_class(test.right).numpy()
     rows: list[list[Any]] = [["class", "images", "right", "accuracy (%)"]]
     rows += [
         [name, n, k, f"{100 * k / n:.2f}" if n else ""]
@@ -157,8 +158,8 @@ def _confusion_rows(test: Evaluation, classes: Sequence[str]) -> Iterator[list[A
             yield [name, *row]
         return
     yield ["true", "predicted", "images"]
-    pairs = (part.tolist() for part in (test.true, test.predicted, test.counts))
-    for true, predicted, count in zip(*pairs, strict=True):
+    pairs = Counter(zip(test.true.tolist(), test.predicted.tolist(), strict=True))
+    for (true, predicted), count in sorted(pairs.items()):
         yield [classes[true], classes[predicted], count]
 
 

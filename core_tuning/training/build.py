@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import nn
 from torch.utils.data import DataLoader
@@ -56,11 +57,11 @@ class EpochBatches:
         return image_loader(self.images, self._keys(start), self.workers)
 
     def _keys(self, start: int) -> Iterator[list[Key]]:
-        for step in range(start, self.steps):
-            epoch, position = divmod(step, len(self.sampler))
-            if step == start or not position:
-                batches = self.sampler.batches(epoch, position)
-            yield next(batches)
+        first, position = divmod(start, len(self.sampler))
+        epochs = (
+            self.sampler.batches(epoch, position if epoch == first else 0) for epoch in count(first)
+        )
+        return islice(chain.from_iterable(epochs), self.steps - start)
 
     def epoch(self, step: int) -> float:
         """Return how often so many steps have seen the training data."""
@@ -94,41 +95,28 @@ def build_data(options: Training, seed: int) -> Data:
             f"The training set of {options.dataset} has {len(splits.train)} images, fewer than "
             f"a batch of {options.batch_size}: lower --batch-size."
         )
-    recipe = recipe_of(options)
-    transforms = build_transforms(recipe, options.image_size)
+    recipe, side = recipe_of(options), image_size(options)
+    transforms = build_transforms(recipe, side)
 
     def loader(images: LabelledImages) -> DataLoader:
         if options.limit_steps is not None:
-            images = images.subset(_spread(len(images), options.limit_steps * options.batch_size))
+            # Spread evenly, because data sets are sorted by class.
+            chosen = min(len(images), options.limit_steps * options.batch_size)
+            images = images.subset([index * len(images) // chosen for index in range(chosen)])
         dataset = SeededTransform(images, transforms.evaluate)
         return evaluation_loader(dataset, options.batch_size, options.workers)
 
-    return Data(
-        splits,
-        SeededTransform(splits.train, transforms.train),
-        loader(splits.validation) if len(splits.validation) else None,
-        loader(splits.test),
-        recipe,
-        image_size(options),
-    )
-
-
-def _spread(count: int, at_most: int) -> list[int]:
-    """Indices of so many images at most, spread evenly: data sets are sorted by class."""
-    chosen = min(count, at_most)
-    return [index * count // chosen for index in range(chosen)]
+    train = SeededTransform(splits.train, transforms.train)
+    validation = loader(splits.validation) if len(splits.validation) else None
+    return Data(splits, train, validation, loader(splits.test), recipe, side)
 
 
 def keep_in_memory(parts: list[SeededTransform], gib: float) -> None:
     """Decode the images of several data sets once, where all of them fit into so much memory."""
-    if gib and sum(decoded_bytes(_images(part)) for part in parts) <= gib * GIB:
-        for part in parts:
-            part.dataset = decode(_images(part))
-
-
-def _images(part: SeededTransform) -> LabelledImages:
-    assert isinstance(part.dataset, LabelledImages)
-    return part.dataset
+    images = [cast(LabelledImages, part.dataset) for part in parts]
+    if gib and sum(map(decoded_bytes, images)) <= gib * GIB:
+        for part, each in zip(parts, images, strict=True):
+            part.dataset = decode(each)
 
 
 def recipe_of(options: Training) -> str:

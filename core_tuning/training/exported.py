@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -21,8 +22,8 @@ from core_tuning.encoders import (
     classifier_name,
     feature_dim,
 )
-from core_tuning.errors import UserError, shown
-from core_tuning.files import field
+from core_tuning.errors import UserError
+from core_tuning.files import damaged, field
 
 from .folder import MARKER
 
@@ -41,6 +42,23 @@ class Facts(dict[str, Any]):
     def transform(self) -> Callable[[Image.Image], Tensor]:
         """Turns an RGB image into the model's input (3, h, w) in [0, 1], as evaluations do."""
         return build_transforms(self["transforms"], self["image_size"]).evaluate
+
+
+class Result(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        folder: of the run.
+        metrics: of the selected model on the test set: "top1", "mean_per_class", "loss", "images".
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+
+    @property
+    def model(self) -> nn.Sequential:
+        """The selected model: images (n, 3, h, w) in [0, 1] to logits (n, K)."""
+        return load_model(self.folder)[0]
 
 
 def load_model(path: Path | str) -> tuple[nn.Sequential, Facts]:
@@ -68,19 +86,12 @@ def load_model(path: Path | str) -> tuple[nn.Sequential, Facts]:
         field(facts, name, kind, path)
     classes = facts["classes"]
     if not classes or not all(isinstance(each, str) for each in classes):
-        raise UserError(
-            f"{path} is damaged (its classes are not texts): expected what a run writes; copy it "
-            "again."
-        )
-    model = build_classifier(
-        facts["encoder"], contents, facts_normalisation(facts, path), path, "copy it again"
-    )
+        raise damaged(path, "its classes are not texts")
+    normalisation = facts_normalisation(facts, path)
+    model = build_classifier(facts["encoder"], contents, normalisation, path, "copy it again")
     rows = model[1].out_features
     if rows != len(classes):
-        raise UserError(
-            f"{path} is damaged (it names {len(classes)} classes and tells {rows} apart): expected "
-            "what a run writes; copy it again."
-        )
+        raise damaged(path, f"it names {len(classes)} classes and tells {rows} apart")
     return model.eval(), Facts(facts)
 
 
@@ -90,19 +101,16 @@ def model_file(path: Path, name: str) -> Path:
     Raises:
         UserError: the run has none, because it is not finished or is of another command.
     """
-    try:
-        file = path / name if path.is_dir() else path
-        is_there, is_run = file.exists(), (path / MARKER).is_file()
-    except (OSError, ValueError):
-        # What no file can be called is refused where it is opened.
-        return path
-    if is_there:
-        return file
-    if is_run:
-        raise UserError(
-            f"The run in {path} has no {name} yet: go on with it by --resume, or name one that has."
-        )
-    raise UserError(f"{shown(file, 300)} does not exist: name a run's folder or its {name}.")
+    # What no file can be called is refused where it is opened.
+    with suppress(OSError):
+        if path.is_dir():
+            if (path / MARKER).is_file() and not (path / name).exists():
+                raise UserError(
+                    f"The run in {path} has no {name} yet: go on with it by --resume, or name one "
+                    "that has."
+                )
+            return path / name
+    return path
 
 
 def build_classifier(

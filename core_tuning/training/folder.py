@@ -27,6 +27,7 @@ from core_tuning.config import MOVABLE, RUN_FILES
 from core_tuning.errors import UserError
 from core_tuning.files import (
     append_line,
+    damaged,
     field,
     held,
     read_json,
@@ -52,7 +53,12 @@ FILES = (
 _LINE: dict[str, type | tuple[type, ...]] = {
     "step": int, "epoch": (int, float), "train": dict, "seconds": (int, float),
 }  # fmt: skip
+# What the marker has besides how the run was made.
 _NOT_OF_THE_RUN = ("made_by", "format_version", "environments", "files")
+# Known only when images and weights are read, and compared there.
+_READ_LATER = frozenset(("data", "initial"))
+# Names that stand for weights without a file, which is why they may not change as a path may.
+_NO_FILES = {"embedded", "random"}
 # What an environment changes in the last bits of a result.
 _DECIDING = ("threads", "device", "torch", "core-tuning")
 
@@ -69,19 +75,6 @@ def environment() -> dict[str, Any]:
         "core-tuning": core_tuning.__version__,
         **{name: importlib.metadata.version(name) for name in VERSIONED},
     }
-
-
-def _flat(run: dict[str, Any]) -> dict[str, Any]:
-    """Name options by themselves and other values `outer.inner`, so that a message is about one."""
-    flat: dict[str, Any] = {}
-    for key, value in run.items():
-        if key == "options":
-            flat |= value
-        elif isinstance(value, dict):
-            flat |= {f"{key}.{inner}": each for inner, each in value.items()}
-        else:
-            flat[key] = value
-    return flat
 
 
 class RunFolder:
@@ -141,32 +134,24 @@ class RunFolder:
 
     def _replace(self) -> None:
         """Move what the marker lists aside, then delete it; what is not listed stays."""
-        listed = self._ours()
-        with tempfile.TemporaryDirectory(prefix=".replaced-", dir=self.path) as aside:
-            for number, file in enumerate(listed):
-                file.replace(Path(aside) / f"{number}")
-        for folder in {file.parent for file in listed} - {self.path}:
-            if not any(folder.iterdir()):
-                folder.rmdir()
-
-    def _ours(self) -> list[Path]:
-        """The files in the folder that its marker lists."""
         root = self.path.resolve()
-        found = []
-        for pattern in field(self._read_marker(), "files", list, self.marker_path):
-            try:
-                found += sorted(self.path.glob(str(pattern)))
-            except (ValueError, NotImplementedError) as error:
-                raise UserError(
-                    f"{self.marker_path} is damaged ({pattern!r} among its files is not a pattern "
-                    "below the folder): name another folder with --output."
-                ) from error
-        return [
+        try:
+            patterns = [str(pattern) for pattern in self._read_marker()["files"]]
+            listed = [file for pattern in patterns for file in sorted(self.path.glob(pattern))]
+        except (ValueError, NotImplementedError) as error:
+            raise damaged(self.marker_path, f"its 'files': {error}") from error
+        # Nothing outside of the folder, whatever links there are and whatever the marker says.
+        inside = [
             file
-            for file in found
-            # Never outside of the folder, whatever links there are and whatever the marker says.
+            for file in listed
             if file.parent.resolve().is_relative_to(root) and (file.is_file() or file.is_symlink())
         ]
+        with tempfile.TemporaryDirectory(prefix=".replaced-", dir=self.path) as aside:
+            for number, file in enumerate(inside):
+                file.replace(Path(aside) / f"{number}")
+        for folder in {file.parent for file in inside} - {self.path}:
+            if not any(folder.iterdir()):
+                folder.rmdir()
 
     def is_free(self) -> bool:
         """Whether nothing is there; what a kill left of an unfinished write does not count."""
@@ -203,24 +188,22 @@ class RunFolder:
                 "it: start the command from elsewhere, or name another with --output."
             )
 
-    def resume(self, run: dict[str, Any], *, may_differ: frozenset[str] = MOVABLE) -> None:
+    def resume(self, run: dict[str, Any]) -> None:
         """Check that the folder holds this run, and note this environment.
 
         Prints a warning where the environment is another in what changes a result's last bits.
 
         Args:
             run: as in `start`.
-            may_differ: options that may be others than they were.
 
         Raises:
             UserError: there is no run, or it is another.
         """
-        self.check_resume(run, may_differ=may_differ)
-        earlier = self._earlier_environments()
+        self.check_resume(run)
+        earlier = self._read_marker()["environments"]
         now = environment()
-        last = earlier[-1]
         for name in _DECIDING:
-            before = last.get(name)
+            before = earlier[-1].get(name)
             if before != now[name]:
                 print(
                     f"warning: {self.path} goes on with {name} {now[name]} where it had {before}: "
@@ -229,24 +212,20 @@ class RunFolder:
                 )
         self._write_marker(run, earlier)
 
-    def check_resume(self, run: dict[str, Any], *, may_differ: frozenset[str] = MOVABLE) -> None:
+    def check_resume(self, run: dict[str, Any]) -> None:
         """Raise the UserErrors that `resume` would raise, changing nothing."""
-        before, now = _flat(self.read_run()), _flat(run)
-        self._earlier_environments()
+        before, now = (
+            {**each, **each["options"], "options": None} for each in (self.read_run(), run)
+        )
         # An option that both have is more likely to be the one that was changed.
         for key in sorted(before.keys() & now.keys()) + sorted(before.keys() ^ now.keys()):
-            if key not in may_differ and before.get(key) != now.get(key):
+            then, given = before.get(key), now.get(key)
+            moved = key in MOVABLE and not (key == "pretrained" and _NO_FILES & {then, given})
+            if then != given and not moved and key not in _READ_LATER:
                 raise UserError(
-                    f"The run in {self.path} was started with {key} = {before.get(key)!r}, not "
-                    f"{now.get(key)!r}: resume it with the same options, or start another "
-                    "with --output."
+                    f"The run in {self.path} was started with {key} = {then!r}, not {given!r}: "
+                    "resume it with the same options, or start another with --output."
                 )
-
-    def _earlier_environments(self) -> list[dict[str, Any]]:
-        earlier: list[Any] = field(self._read_marker(), "environments", list, self.marker_path)
-        for each in earlier or [None]:
-            field({"environments": each}, "environments", dict, self.marker_path)
-        return earlier
 
     def _write_marker(self, run: dict[str, Any], earlier: list[dict[str, Any]]) -> None:
         now = environment()
@@ -265,14 +244,14 @@ class RunFolder:
     def _read_marker(self) -> dict[str, Any]:
         if not self.marker_path.exists():
             raise UserError(
-                f"The folder {self.path} is not empty and is not a run's (it has no run.json): "
-                "name another with --output."
+                f"{self.path} is not empty and is not a run's folder (it has no {MARKER}): name "
+                "another."
             )
         contents = read_json(self.marker_path)
         if contents.get("made_by") != MADE_BY:
             raise UserError(
-                f"The folder {self.path} is not a run's (its run.json is another program's): "
-                "name another with --output."
+                f"{self.path} is not a run's folder (its {MARKER} is another program's): name "
+                "another."
             )
         version = contents.get("format_version")
         if version != FORMAT_VERSION:
@@ -280,6 +259,10 @@ class RunFolder:
                 f"{self.marker_path} has the format version {version!r}, and this version of "
                 f"core-tuning reads {FORMAT_VERSION}: use the one that wrote it."
             )
+        for name in ("environments", "files"):
+            field(contents, name, list, self.marker_path)
+        if not all(isinstance(each, dict) for each in contents["environments"] or [None]):
+            raise damaged(self.marker_path, "its environments are not objects")
         return contents
 
     def read_run(self) -> dict[str, Any]:
@@ -288,23 +271,14 @@ class RunFolder:
         Raises:
             UserError: there is no run, or run.json is damaged.
         """
-        if not self.marker_path.exists():
-            raise UserError(
-                f"{self.path} is not a run's folder: it has no {MARKER}; "
-                "leave out --resume to start one."
-            )
         run = self._read_marker()
         field(run, "options", dict, self.marker_path)
         return {name: value for name, value in run.items() if name not in _NOT_OF_THE_RUN}
 
     def command(self) -> str:
         """The command line that the run was started with, to be pasted into a shell."""
-        first = self._earlier_environments()[0]
+        first = self._read_marker()["environments"][0]
         return str(field(first, "command", str, self.marker_path))
-
-    def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl."""
-        append_line(self.metrics_path, line)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the lines of metrics.jsonl; a last line cut short by a kill is left out."""
@@ -313,6 +287,10 @@ class RunFolder:
             for name, kind in _LINE.items():
                 field(line, name, kind, self.metrics_path)
         return lines
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        append_line(self.metrics_path, line)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace checkpoint.pt."""
@@ -363,11 +341,9 @@ def check_marked(path: Path) -> None:
 
 def check_no_file(folder: Path) -> None:
     """Raise a UserError where a folder cannot be, because a file lies on its path."""
-    for path in (folder, *folder.parents):
-        if path.exists():
-            if not path.is_dir():
-                raise UserError(f"{path} is a file, not a folder: name another with --output.")
-            return
+    nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if nearest.exists() and not nearest.is_dir():
+        raise UserError(f"{nearest} is a file, not a folder: name another with --output.")
 
 
 def check_sums(path: Path) -> None:
@@ -382,12 +358,9 @@ def check_sums(path: Path) -> None:
     require_file(path)
     try:
         with zipfile.ZipFile(path) as packed:
-            damaged = packed.testzip()
+            broken = packed.testzip()
     # A damaged header can raise nearly any exception.
     except Exception as error:
-        damaged = str(error) or type(error).__name__
-    if damaged is not None:
-        raise UserError(
-            f"'{path}' is damaged ({damaged}): expected what a run saved last; copy it again from "
-            "where it is whole, or start the run again with --overwrite."
-        )
+        broken = str(error) or type(error).__name__
+    if broken is not None:
+        raise damaged(f"'{path}'", broken)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from core_tuning.checkpoints.read import METADATA_KEY
 from core_tuning.encoders import ImageEncoder, classifier_name
 
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -76,10 +77,10 @@ class Learner(nn.Module):
         """Serialise `exported()` as safetensors, `facts` as JSON in its metadata."""
         return save(self.exported(), metadata={"core_tuning": json.dumps(facts)})
 
-    def load_exported(self, tensors: dict[str, Tensor]) -> None:
-        """Load tensors that `exported` made, all of them."""
+    def load_exported(self, tensors: dict[str, Any]) -> None:
+        """Load all tensors that `exported` made, with or without the facts of their file."""
         name = classifier_name(self.image_encoder.encoder)
-        tensors = dict(tensors)
+        tensors = {key: value for key, value in tensors.items() if key != METADATA_KEY}
         tensors.pop(f"{name}.bias")
         self.classifier.load_state_dict({"weight": tensors.pop(f"{name}.weight")})
         self.image_encoder.encoder.load_state_dict(tensors)

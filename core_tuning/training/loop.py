@@ -24,6 +24,7 @@ from .evaluate import Evaluated
 from .learner import Learner
 from .optimisation import make_accelerator, make_optimizer, rate
 from .progress import Progress
+from .recorder import RunRecorder
 from .seeds import derive_seed
 from .state import TrainingState
 
@@ -99,34 +100,12 @@ class Evaluator(NamedTuple):
         return step == steps or (step - int(self.first)) % self.every == 0
 
 
-class Recorder(Protocol):
-    """Keeps what a run makes: its checkpoint, its metrics and its models."""
-
-    def load(self, names: list[str]) -> dict[str, Any] | None:
-        """Return the last checkpoint, which has these names, or None."""
-
-    def go_on(self, state: TrainingState) -> None:
-        """Forget what was recorded after the step that the state goes on from."""
-
-    def save(self, state: dict[str, Any]) -> None:
-        """Replace the checkpoint."""
-
-    def keep_model(self, learner: Learner, step: int, *, best: bool, last: bool) -> None:
-        """Keep the model of an evaluation, if it is to be kept: the best so far, or the last."""
-
-    def record(self, line: dict[str, Any], measured: Evaluated | None) -> str:
-        """Write down an evaluation; return what is to be said of it in a line."""
-
-    def advice(self) -> str:
-        """Say what may help where a loss is not finite, and what is kept."""
-
-
 def fit(
     learner: Learner,
     batches: Batches,
     evaluator: Evaluator,
     settings: TrainingOptions,
-    recorder: Recorder,
+    recorder: RunRecorder,
     *,
     seed: int,
     change: BatchChange | None = None,
@@ -171,7 +150,7 @@ def fit(
                 # Kept before, because whatever ends this process in there ends it for good.
                 run.save()
                 progress.say(run.evaluate())
-            elif run.minutes_since_saving() >= settings.checkpoint_minutes:
+            elif time.monotonic() - run.saved_at >= 60 * settings.checkpoint_minutes:
                 run.save()
             began = time.monotonic()
     except Stopped:
@@ -180,6 +159,7 @@ def fit(
         raise
     finally:
         progress.close()
+        recorder.close()
     return state
 
 
@@ -192,7 +172,7 @@ class _Run:
         batches: Batches,
         evaluator: Evaluator,
         settings: TrainingOptions,
-        recorder: Recorder,
+        recorder: RunRecorder,
         seed: int,
         change: BatchChange | None,
     ) -> None:
@@ -209,21 +189,15 @@ class _Run:
             learner.to(memory_format=torch.channels_last)
         learner.train()
         optimizer = self.accelerator.prepare(make_optimizer(learner.parameters(), settings))
+        figures = () if change is None else change.figures
         self.state = TrainingState(
-            learner,
-            optimizer,
-            self.accelerator,
-            ema=settings.ema,
-            figures=change.figures if change else (),
+            learner, optimizer, self.accelerator, ema=settings.ema, figures=figures
         )
         encoder = learner.image_encoder
         self.encode = torch.compile(encoder) if settings.compile else encoder
         self.generator = torch.Generator(device)
-        checkpoint = recorder.load(list(self.state.state_dict()))
-        if checkpoint is not None:
-            self.state.load_state_dict(checkpoint)
-        recorder.go_on(self.state)
-        self.started = self.saved_at = time.monotonic()
+        recorder.restore(self.state)
+        self.saved_at = time.monotonic()
 
     def is_due(self) -> bool:
         """Whether an evaluation follows the last step."""
@@ -247,14 +221,14 @@ class _Run:
         state.step += 1
 
     def _backward(self, images: Tensor, labels: Tensor, number: int) -> None:
-        state, device = self.state, self.accelerator.device
-        images = images.to(device, non_blocking=True)
-        labels = labels.to(device, non_blocking=True)
+        state, device, change = self.state, self.accelerator.device, self.change
         self.generator.manual_seed(derive_seed(self.seed, state.step, number))
-        batch = ChangedBatch(images, labels)
-        if self.change is not None:
+        batch = ChangedBatch(
+            images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        )
+        if change is not None:
             epoch = self.batches.epoch(state.step)
-            batch = self.change.change(images, labels, self.generator, epoch)
+            batch = change.change(batch.images, batch.labels, self.generator, epoch)
         images = batch.images
         if self.settings.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -269,28 +243,30 @@ class _Run:
             )
         self.accelerator.backward(terms.total / self.settings.accumulate)
         figures = None
-        if self.change is not None:
-            figures = self.change.measure(terms.logits.detach(), batch.labels)
+        if change is not None:
+            figures = change.measure(terms.logits.detach(), batch.labels)
         state.count(terms, batch.labels, figures)
 
     def check_finite(self, *, weights: bool = False) -> None:
         """Stop the run unless losses, or losses and weights, are finite: nothing else is kept."""
         what = self.state.what_is_not_finite(weights=weights)
         if what:
-            raise UserError(f"{what}: {self.recorder.advice()}")
-
-    def minutes_since_saving(self) -> float:
-        """Minutes that would be lost if the process ended now."""
-        return (time.monotonic() - self.saved_at) / 60
+            folder = self.recorder.folder
+            kept = "no checkpoint was written before that"
+            if folder.checkpoint_path.exists():
+                kept = f"the last good checkpoint is kept in {folder.path}"
+            raise UserError(
+                f"{what}: lower --lr (now {self.settings.lr}) or --eta and start anew; {kept}."
+            )
 
     def save(self) -> None:
         """Replace the checkpoint, if the state is good."""
         with undisturbed():
             self.check_finite(weights=True)
             now = time.monotonic()
-            self.state.seconds += now - self.started
-            self.started = self.saved_at = now
-            self.recorder.save(self.state.state_dict())
+            self.state.seconds += now - self.saved_at
+            self.saved_at = now
+            self.recorder.save(self.state)
 
     def evaluate(self) -> str:
         """Measure, write it down, keep the model if it is the best, and save; say what came."""
@@ -307,7 +283,7 @@ class _Run:
         measured = None if measure is None else measure(state.evaluated, state.step)
         if measured is not None:
             line["validation"] = measured.summary()
-        line["seconds"] = round(state.seconds + time.monotonic() - self.started, 2)
+        line["seconds"] = round(state.seconds + time.monotonic() - self.saved_at, 2)
         with undisturbed():
             self.check_finite(weights=True)
             best = last if measured is None else measured.score > state.best_score

@@ -14,6 +14,7 @@ from core_tuning.objectives import LossTerms
 from .averaging import MovingAverage
 from .learner import Learner
 
+_PARTS = ("image_encoder", "classifier", "objective")
 _NUMBERS = (
     "step", "recorded", "evaluations", "best_score", "best_step", "seconds", "step_seconds",
 )  # fmt: skip
@@ -53,19 +54,16 @@ class TrainingState:
     ) -> None:
         self.learner = learner
         self.optimizer = optimizer
-        self.scaler = accelerator.scaler
-        self.step = 0
-        self.recorded = self.evaluations = 0
+        self.step = self.recorded = self.evaluations = self.best_step = 0
         self.best_score = -math.inf
-        self.best_step = 0
         self.seconds = self.step_seconds = 0.0
+        self._scaler = accelerator.scaler
         self._average = MovingAverage(learner, ema) if ema else None
         self._names = ("loss", "cross_entropy", "contrastive", "top1", *figures)
+        device = accelerator.device
         # The last one counts images.
-        self._sums = torch.zeros(
-            len(self._names) + 1, dtype=torch.float64, device=accelerator.device
-        )
-        self._bad_step = torch.full((), -1, dtype=torch.int64, device=accelerator.device)
+        self._sums = torch.zeros(len(self._names) + 1, dtype=torch.float64, device=device)
+        self._bad_step = torch.full((), -1, dtype=torch.int64, device=device)
 
     @property
     def evaluated(self) -> Learner:
@@ -120,26 +118,23 @@ class TrainingState:
     def state_dict(self) -> dict[str, Any]:
         """Everything, as tensors and plain values."""
         return {
-            "image_encoder": self.learner.image_encoder.state_dict(),
-            "classifier": self.learner.classifier.state_dict(),
-            "objective": self.learner.objective.state_dict(),
+            **{part: getattr(self.learner, part).state_dict() for part in _PARTS},
             "average": None if self._average is None else self._average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "scaler": None if self._scaler is None else self._scaler.state_dict(),
             "sums": self._sums,
             **{name: getattr(self, name) for name in _NUMBERS},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to what `state_dict` returned."""
-        self.learner.image_encoder.load_state_dict(state["image_encoder"])
-        self.learner.classifier.load_state_dict(state["classifier"])
-        self.learner.objective.load_state_dict(state["objective"])
+        for part in _PARTS:
+            getattr(self.learner, part).load_state_dict(state[part])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.scaler is not None:
-            self.scaler.load_state_dict(state["scaler"])
+        if self._scaler is not None:
+            self._scaler.load_state_dict(state["scaler"])
         self._sums.copy_(state["sums"])
         for name in _NUMBERS:
             setattr(self, name, state[name])

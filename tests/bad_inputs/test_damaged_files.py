@@ -42,8 +42,8 @@ JSON = {
             "environments are texts": ({"environments": ["x"]}, "run.json is damaged"),
         },
         "run/result.json": {
-            "nothing": (b"{}", "'dataset' is None"),
-            "test is a text": ({"test": "x"}, "'test' is '?x"),
+            "nothing": (b"{}", "result.json is damaged .*test"),
+            "test is a text": ({"test": "x"}, "result.json is damaged"),
         },
     },
     "@run --overwrite": {"run/run.json": {"no files": ({"files": None}, "'files' is None")}},

@@ -50,7 +50,7 @@ def test_bad_input_of_evaluate(kit, finetune, data, tmp_path, write_folder, caps
     assert "is a file" in kit.refused(capsys, *evaluate, "--data-dir", run / "run.json")
     assert "gone does not exist" in kit.refused(capsys, *evaluate, "--data-dir", tmp_path / "gone")
     assert "'nothing'" in kit.refused(capsys, *evaluate, "--dataset", "nothing")
-    assert "is not empty" in kit.refused(capsys, *evaluate, "--output", data)
+    assert "is not a run's" in kit.refused(capsys, *evaluate, "--output", data)
     assert "--split" in kit.refused(capsys, *evaluate, "--split", "all")
 
 

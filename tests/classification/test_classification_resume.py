@@ -15,7 +15,7 @@ from core_tuning.cli import main
 def test_resume_of_a_finished_run_does_nothing(kit, finetune, monkeypatch):
     run = finetune("--checkpoint-minutes", 5)
     before = kit.files(run)
-    monkeypatch.setattr("core_tuning.training.classify._build", int)
+    monkeypatch.setattr("core_tuning.training.classify.Classification.build", int)
     finetune("--checkpoint-minutes", 5, "--resume")
     after = kit.files(run)
     for files in (before, after):
@@ -36,7 +36,7 @@ def test_resume_of_another_configuration(kit, finetune, capsys, tmp_path, data):
         (("--epochs", 2), "epochs = 1, not 2"),
         (
             ("--pretrained", "random", "--encoder", "small_resnet"),
-            "from another checkpoint (SHA-256 embedded, not random)",
+            "pretrained = 'embedded', not 'random'",
         ),
         (("--precision", "bf16"), "precision = 'fp32', not 'bf16'"),
         (("--validation", 0.2), "validation = 0.1, not 0.2"),
@@ -53,7 +53,7 @@ def test_harmless_options_may_differ_on_resume(kit, finetune, monkeypatch, tmp_p
 
     with monkeypatch.context() as patch, pytest.raises(AssertionError):
         # Ctrl-C after the first epoch, which main reports by another exit code.
-        patch.setattr("core_tuning.training.run.RunRecorder.keep_model", stop)
+        patch.setattr("core_tuning.training.recorder.RunRecorder.keep_model", stop)
         finetune()
     run = finetune("--resume", "--workers", 1, "--checkpoint-minutes", 3, "--tensorboard")
     first, second = (load_file(folder / "model.safetensors") for folder in (whole, run))

@@ -64,9 +64,9 @@ def test_kill_9_and_resume_with_other_workers(kit, whole, tmp_path):
 
 @pytest.mark.parametrize(
     "stop_in",
-    ["training.loop._Run.save", "training.run.RunRecorder.save", "algorithms.dg_run.save_model",
-     "algorithms.dg_run.append_line", "algorithms.dg_run.write_run_report",
-     "algorithms.dg_run.write_atomically"],
+    ["training.loop._Run.save", "training.recorder.RunRecorder.save",
+     "algorithms.dg_run.save_model", "algorithms.dg_run.append_line",
+     "algorithms.dg_run.write_run_report", "algorithms.dg_run.write_atomically"],
 )  # fmt: skip
 def test_a_stop_between_any_two_writes(kit, tmp_path, monkeypatch, stop_in):
     """Ctrl-C where the record, the best model or the checkpoint is being written."""

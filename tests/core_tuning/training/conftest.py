@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from core_tuning.training.evaluate import evaluate
 from core_tuning.training.folder import RunFolder
 from core_tuning.training.learner import Learner
 from core_tuning.training.loop import BatchChange, Evaluator, fit
-from core_tuning.training.run import RunRecorder
+from core_tuning.training.recorder import RunRecorder
 
 CLASSES = 3
 WIDTH = 5
@@ -121,7 +120,7 @@ def tiny() -> types.SimpleNamespace:
             EpochBatches(TinyImages(images), sampler, steps, chosen.workers),
             Evaluator(measure, chosen.eval_every or len(sampler)),
             chosen,
-            RunRecorder(folder, {}, chosen, ExitStack()),
+            RunRecorder(folder, {}, chosen),
             seed=seed,
             change=change,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from copy import deepcopy
 
 import pytest
@@ -23,7 +22,7 @@ from core_tuning.training.evaluate import evaluate
 from core_tuning.training.folder import RunFolder
 from core_tuning.training.learner import Learner
 from core_tuning.training.loop import Evaluator, fit
-from core_tuning.training.run import RunRecorder
+from core_tuning.training.recorder import RunRecorder
 
 # min(0.3, (1 + t) / (10 + t)) of the updates t = 1 to 5.
 DECAYS = (2 / 11, 3 / 12, 0.3, 0.3, 0.3)
@@ -224,7 +223,7 @@ def accuracies_at_a_high_rate(path, seed, *arguments, remember):
     folder.start({"options": {}})
     sampler = EpochSampler(len(train), options.batch_size, seed)
     batches = EpochBatches(train, sampler, options.total_steps(len(sampler)), 0)
-    recorder = RunRecorder(folder, {}, options, ExitStack())
+    recorder = RunRecorder(folder, {}, options)
     evaluator = Evaluator(None, len(sampler))
     average = fit(learner, batches, evaluator, options, recorder, seed=seed).evaluated
     recomputed = deepcopy(average)

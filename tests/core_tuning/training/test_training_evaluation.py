@@ -79,6 +79,8 @@ def test_mode_is_restored(setting, training):
 
 
 def test_all_wrong():
-    pairs = (torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([3, 2]))
-    result = Evaluation(*pairs, num_classes=2, loss=1.0)
+    images = (torch.tensor([0, 0, 1]), torch.tensor([1, 1, 0]), torch.tensor([0.6, 0.9, 0.7]))
+    result = Evaluation(*images, num_classes=2, loss=1.0)
     assert (result.top1, result.mean_per_class) == (0, 0)
+    assert result.worst().tolist() == [1, 2, 0]
+    assert result.worst(2).tolist() == [1, 2]

@@ -94,7 +94,7 @@ def test_a_folder_that_is_not_empty(tmp_path):
 
 def test_overwrite_is_for_runs_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match=r"is not a run's \(it has no run.json\)"):
+    with pytest.raises(UserError, match=r"is not a run's folder \(it has no run.json\)"):
         RunFolder(tmp_path).start({}, overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "mine"
 
@@ -129,7 +129,7 @@ def test_resume_where_movable_options_differ(tmp_path):
 
 
 def test_resume_where_there_is_no_run(tmp_path):
-    with pytest.raises(UserError, match=r"is not a run's folder: it has no run.json"):
+    with pytest.raises(UserError, match=r"is not a run's folder \(it has no run.json\)"):
         RunFolder(tmp_path / "gone").resume({})
 
 

@@ -27,8 +27,8 @@ def scripted_validation(*top1s):
 
     def validate(learner):
         right = remaining.pop(0) // 10
-        true, predicted = torch.tensor([0, 0]), torch.tensor([0, 1])
-        return Evaluation(true, predicted, torch.tensor([right, 10 - right]), 2, 1.0)
+        predicted = (torch.arange(10) >= right).long()
+        return Evaluation(torch.zeros_like(predicted), predicted, torch.ones(10), 2, 1.0)
 
     return validate
 

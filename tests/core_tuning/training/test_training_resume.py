@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from core_tuning.training import loop
 from core_tuning.training.folder import RunFolder
-from core_tuning.training.run import RunRecorder
+from core_tuning.training.recorder import RunRecorder
 
 # 26 images in batches of 6: 4 steps an epoch, 12 in all, 2 images left over each time.
 STEPS_AN_EPOCH = 4

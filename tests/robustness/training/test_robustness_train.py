@@ -75,9 +75,8 @@ def test_the_model_is_selected_by_robust_accuracy(train, monkeypatch):
 
     def scripted(model, loader, num_classes, *, budget, seed):
         right = next(robust)
-        clean = Evaluation(
-            torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([10 - right, right]), 2, 1.0
-        )
+        predicted = (torch.arange(10) < right).long()
+        clean = Evaluation(torch.zeros_like(predicted), predicted, torch.ones(10), 2, 1.0)
         return RobustEvaluation(clean, right, 0.0)
 
     monkeypatch.setattr("core_tuning.robustness.adversary.evaluate_robust", scripted)
