@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core_tuning.report.page import markdown
-from core_tuning.robustness.config import DEFAULT_ATTACKS as ROBUST_DEFAULT
+from core_tuning.robustness.config import Attacks
 from core_tuning.sweeps.claims import DEFAULT_ATTACKS
 from core_tuning.sweeps.reporting.collect import read_report
 from core_tuning.sweeps.reporting.page import page_of
@@ -132,7 +132,7 @@ def test_attacks_that_are_asked_for_by_default_are_missing(tmp_path, kit, filled
     first = cells[(cells["row"] == "A") & (cells["budget"] == "l2 128/255")]
     assert first["quantity"].tolist() == ["clean", "PGD-10", "PGD-50x10", "Square", "AutoAttack"]
     assert first["n"].tolist() == [1, 1, 0, 0, 0]
-    assert DEFAULT_ATTACKS == ROBUST_DEFAULT
+    assert list(DEFAULT_ATTACKS) == Attacks().attacks
 
 
 @pytest.mark.parametrize("axis", ["part", "command"])
