@@ -123,9 +123,9 @@ def test_what_is_no_run(kit, capsys, tmp_path, place, name):
     os.mkfifo(tmp_path / "pipe")
     for path, said in [
         (tmp_path / "gone", "does not exist: name a run's folder"),
-        (empty, "model.safetensors does not exist: name a run's folder or its model.safet"),
+        (empty, "model.safetensors does not exist"),
         (place.single_run(), "has no model.safetensors yet: go on with it by --resume, or name"),
         (tmp_path / "pipe", "is a pipe, a socket or a device"),
-        (TOO_LONG, "File name too long" if name == "evaluate" else "does not exist"),
+        (TOO_LONG, "too long" if name == "evaluate" else "does not exist"),
     ]:
         assert said in kit.run_bad(capsys, *name.split(), path)
