@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from core_tuning.checks import check_range
-from core_tuning.config import DOMAINBED_LAUNCHERS
+from core_tuning.commands import DOMAINBED_LAUNCHERS
 from core_tuning.errors import UserError
 from core_tuning.options import Parser
 from core_tuning.stopping import Stopped

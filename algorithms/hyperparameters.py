@@ -109,7 +109,7 @@ def _ranges(algorithm: str, dataset: str, steps: int) -> dict[str, _Range]:
         "batch_size": _Range(32, lambda state: int(2 ** state.uniform(3, 5.5))),
     }
     for each in declared(method_of(algorithm).hyperparameters):
-        search = each.metadata["search"]
+        search = each.declaration.search
         ranges[each.name] = _choice(each.default, search) if search else _fixed(each.default)
     return ranges
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from core_tuning.config import DOMAINBED_LAUNCHERS
+from core_tuning.commands import DOMAINBED_LAUNCHERS
 from core_tuning.errors import UserError
 
 from .algorithm import CLASSES

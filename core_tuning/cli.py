@@ -11,7 +11,7 @@ import os
 import sys
 
 from . import __version__
-from .config import COMMANDS, named
+from .commands import COMMANDS, named
 from .errors import UserError
 from .options import check_name
 from .stopping import Stopped, stoppable

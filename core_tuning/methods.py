@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import UserError
@@ -128,10 +128,12 @@ def hyperparameters() -> list[Option]:
     for method in reversed(METHODS.values()):
         for each in declared(method.hyperparameters):
             before = found.get(each.name, each)
-            choices = dict.fromkeys((*before.metadata["choices"], *each.metadata["choices"]))
-            says = "that of the method" if each.name == "mixing" else before.metadata["says"]
-            metadata = {**before.metadata, "choices": tuple(choices), "says": says}
-            found[each.name] = before._replace(metadata=metadata)
+            choices = (*before.declaration.choices, *each.declaration.choices)
+            says = "that of the method" if each.name == "mixing" else before.declaration.says
+            declaration = replace(
+                before.declaration, choices=tuple(dict.fromkeys(choices)), says=says
+            )
+            found[each.name] = before._replace(declaration=declaration)
     return list(found.values())
 
 
@@ -149,7 +151,7 @@ def complete(
         values = {each: {**preset, **given}.get(each, value) for each, value in values.items()}
         completed[name] = values
         for each in declared(METHODS[name].hyperparameters):
-            choices, value = each.metadata["choices"], values[each.name]
+            choices, value = each.declaration.choices, values[each.name]
             if choices and value not in choices:
                 raise UserError(
                     f"{each.flag} is '{value}' with --method {name}: expected one of "

@@ -47,25 +47,11 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; '{self.prog} --help' lists the options.")
 
 
-def option(
-    default: Any,
-    help: str = "",
-    *,
-    choices: Iterable[str] = (),
-    metavar: str | None = None,
-    says: str | None = None,
-    positional: bool = False,
-    also: Sequence[str] = (),
-    at_least: int = 0,
-    bare: bool = False,
-    extend: bool = False,
-    range: str | None = None,
-    search: Sequence[float] = (),
-) -> Any:
-    """Declare an option, a field of a dataclass; its flag, type and range follow from its name.
+@dataclass(frozen=True)
+class Declaration:
+    """What is declared of an option besides its name, type and default.
 
-    Args:
-        default: of the field; None where something else decides, which `says` names.
+    Attributes:
         help: a line of --help, without the default.
         choices: the texts that it may be.
         metavar: stands for the value in --help.
@@ -78,36 +64,39 @@ def option(
         range: what `checks.RANGES` calls its range, where that is not its name.
         search: values of a random search.
     """
-    metadata = {
-        "help": help,
-        "choices": tuple(choices),
-        "metavar": metavar,
-        "says": says,
-        "positional": positional,
-        "also": tuple(also),
-        "at_least": at_least,
-        "bare": bare,
-        "extend": extend,
-        "range": range,
-        "search": tuple(search),
-    }
+
+    help: str = ""
+    choices: Sequence[str] = ()
+    metavar: str | None = None
+    says: str | None = None
+    positional: bool = False
+    also: Sequence[str] = ()
+    at_least: int = 0
+    bare: bool = False
+    extend: bool = False
+    range: str | None = None
+    search: Sequence[float] = ()
+
+
+def option(default: Any, help: str = "", **declared: Any) -> Any:
+    """Declare an option, a field of a dataclass; its flag, type and range follow from its name.
+
+    Args:
+        default: of the field; None where something else decides, which `says` names.
+        help: a line of --help, without the default.
+        declared: as in `Declaration`.
+    """
+    metadata = {"option": Declaration(help, **declared)}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def redeclare(base: type, name: str, default: Any, **changes: Any) -> Any:
-    """Declare an option of a base class again, with another default.
-
-    Args:
-        base: dataclass that has it.
-        name: of the option.
-        default: as in `option`.
-        changes: to what `option` takes besides.
-    """
+    """Declare an option of a base class again, with another default and changes besides."""
     [before] = [field for field in dataclasses.fields(base) if field.name == name]
-    metadata = {**before.metadata, "says": None, **changes}
-    return dataclasses.field(default=default, metadata=metadata)
+    declaration = dataclasses.replace(before.metadata["option"], **{"says": None, **changes})
+    return dataclasses.field(default=default, metadata={"option": declaration})
 
 
 def spread(declare: Callable[[], Iterable[Option]]) -> Any:
@@ -117,7 +106,7 @@ def spread(declare: Callable[[], Iterable[Option]]) -> Any:
 
 # A sweep checks thousands of command lines.
 _PARSERS: dict[tuple[str, type], Parser] = {}
-_DECLARED: dict[type, list[Option]] = {}
+_DECLARED: dict[type, tuple[Option, ...]] = {}
 O = TypeVar("O", bound="Options")  # noqa: E741
 
 
@@ -135,14 +124,14 @@ class Options:
 
 
 class Option(typing.NamedTuple):
-    """An option as the command line knows it; attributes as in `option`."""
+    """An option as the command line knows it."""
 
     name: str
     group: str
     kind: Any
     is_list: bool
     default: Any
-    metadata: Mapping[str, Any]
+    declaration: Declaration
 
     @property
     def flag(self) -> str:
@@ -150,31 +139,30 @@ class Option(typing.NamedTuple):
         return f"--{self.name.replace('_', '-')}"
 
 
-def declared(cls: type) -> list[Option]:
+def declared(cls: type) -> tuple[Option, ...]:
     """The options that a dataclass has: its own, then those of its bases, group by group."""
     if cls not in _DECLARED:
-        _DECLARED[cls] = _find_options(cls)
-    return list(_DECLARED[cls])
+        _DECLARED[cls] = tuple(_find_options(cls))
+    return _DECLARED[cls]
 
 
-def _find_options(cls: type) -> list[Option]:
+def _find_options(cls: type) -> Iterable[Option]:
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    owners: dict[str, type] = {}
-    for base in reversed(cls.__mro__):
-        for name in vars(base).get("__annotations__", {}):
-            owners.setdefault(name, base)
+    # An option is in the group of the class that has declared it first.
+    owners = {name: base for base in cls.__mro__ for name in vars(base).get("__annotations__", ())}
     found: dict[str, Option] = {}
     for base in cls.__mro__:
         title = "options" if base is cls else (base.__doc__ or "").splitlines()[0]
-        for name in (name for name, owner in owners.items() if owner is base and name in fields):
-            field = fields[name]
-            if "spread" in field.metadata:
-                for each in field.metadata["spread"]():
+        for name in vars(base).get("__annotations__", ()):
+            if owners[name] is not base:
+                continue
+            if "spread" in fields[name].metadata:
+                for each in fields[name].metadata["spread"]():
                     found.setdefault(each.name, each._replace(group=title))
-            elif "help" in field.metadata:
-                found[name] = _option(field, hints[name], title)
-    return list(found.values())
+            elif "option" in fields[name].metadata:
+                found[name] = _option(fields[name], hints[name], title)
+    return found.values()
 
 
 def _option(field: dataclasses.Field[Any], hint: Any, group: str) -> Option:
@@ -182,19 +170,13 @@ def _option(field: dataclasses.Field[Any], hint: Any, group: str) -> Option:
         hint = next(each for each in typing.get_args(hint) if each is not type(None))
     is_list = typing.get_origin(hint) is list
     kind = typing.get_args(hint)[0] if is_list else typing.get_origin(hint) or hint
-    default = field.default
-    if field.default_factory is not dataclasses.MISSING:
-        default = field.default_factory()
-    return Option(field.name, group, kind, is_list, default, field.metadata)
+    made = field.default_factory
+    default = field.default if made is dataclasses.MISSING else made()
+    return Option(field.name, group, kind, is_list, default, field.metadata["option"])
 
 
 def parse(prog: str, cls: type[O], argv: Sequence[str]) -> O:
-    """Read a command line.
-
-    Args:
-        prog: the command, for --help and messages.
-        cls: declares its options; its docstring is the text of --help.
-        argv: without the command; hyphens and underscores in flags are the same.
+    """Read a command line, of the command `prog`, into the dataclass that declares its options.
 
     Raises:
         UserError: an option is unknown, of another type or out of its range.
@@ -209,37 +191,41 @@ def given_options(prog: str, cls: type[Options], argv: Sequence[str]) -> dict[st
     parser = _PARSERS[prog, cls]
     arguments = [_hyphens(argument) for argument in argv]
     # Of several values without a flag, some may stand behind options.
-    several = any(each.is_list and each.metadata["positional"] for each in declared(cls))
+    several = any(each.is_list and each.declaration.positional for each in declared(cls))
     read = parser.parse_intermixed_args if several else parser.parse_args
-    given = vars(read(arguments))
+    given = {name: value for name, value in vars(read(arguments)).items() if value is not None}
     for each in declared(cls):
         # Here, because argparse would hide what is wrong with it.
         if each.kind is dict and each.name in given:
             given[each.name] = json_object(given[each.name], each.flag)
-    return {name: value for name, value in given.items() if value is not None}
+    return given
 
 
 def build(cls: type[O], values: Mapping[str, Any]) -> O:
     """Make a command's options of the given values, checked and completed."""
-    options = declared(cls)
-    _check_ranges(options, values)
+    for each in declared(cls):
+        value = values.get(each.name)
+        _check_range(each, value if each.is_list and value is not None else [value])
     fields = {field.name: field for field in dataclasses.fields(cls)}
     plain = {name: value for name, value in values.items() if name in fields}
     others = {name: value for name, value in values.items() if name not in fields}
-    for name, field in fields.items():
-        if "spread" in field.metadata:
-            plain[name] = others
-    made = cls(**plain)
+    spreads = {name: others for name, field in fields.items() if "spread" in field.metadata}
+    made = cls(**plain, **spreads)
     made.complete()
     return made
 
 
-def check_values(command: str, cls: type[O], values: Mapping[str, Any]) -> O:
-    """Check plain values, as of TOML or JSON, in the way that the command line is checked.
+def _check_range(option: Option, values: Sequence[Any]) -> None:
+    name = option.declaration.range or option.name
+    if len(values) < option.declaration.at_least:
+        raise UserError(f"{option.flag} is empty: give at least one value.")
+    for value in values:
+        if name in RANGES and option.kind in (int, float) and value is not None:
+            check_range(name, value, option.flag)
 
-    Raises:
-        UserError: a name or a value that the command does not take.
-    """
+
+def check_values(command: str, cls: type[O], values: Mapping[str, Any]) -> O:
+    """Check plain values, as of TOML or JSON, in the way that the command line is checked."""
     return parse(f"core-tuning {command}", cls, to_argv(cls, values))
 
 
@@ -250,25 +236,23 @@ def to_argv(cls: type[Options], values: Mapping[str, Any]) -> list[str]:
         UserError: a name is not one of the command's.
     """
     by_name = {option.name: option for option in declared(cls)}
-    first: list[str] = []
+    positionals: list[str] = []
     flags: list[str] = []
     for name, value in values.items():
-        option = by_name.get(check_name(name, by_name, "There is no option"))
-        assert option is not None
-        if value is None:
+        option = by_name[check_name(name, by_name, "There is no option")]
+        if value is None or (isinstance(value, bool) and value == option.default):
             continue
-        if option.metadata["positional"]:
-            first += [_text(each) for each in _as_list(value)]
+        if option.declaration.positional:
+            positionals += map(_text, _as_list(value))
         elif isinstance(value, bool):
-            if value != option.default:
-                flags.append(option.flag if value else f"--no-{option.flag[2:]}")
+            flags.append(option.flag if value else f"--no-{option.flag[2:]}")
         elif option.is_list:
-            flags += [option.flag, *(_text(each) for each in _as_list(value))]
+            flags += [option.flag, *map(_text, _as_list(value))]
         elif (text := _text(value)).startswith("-"):
             flags.append(f"{option.flag}={text}")
         else:
             flags += [option.flag, text]
-    return first + flags
+    return positionals + flags
 
 
 def plain_values(options: Options) -> dict[str, Any]:
@@ -278,7 +262,7 @@ def plain_values(options: Options) -> dict[str, Any]:
         value = getattr(options, field.name)
         if "spread" in field.metadata:
             values |= value
-        elif "help" in field.metadata:
+        elif "option" in field.metadata:
             values[field.name] = _plain(value)
     return values
 
@@ -286,11 +270,7 @@ def plain_values(options: Options) -> dict[str, Any]:
 def check_name(name: str, known: Iterable[str], what: str, *, why: str = "") -> str:
     """Return a name that is known; refuse another with the nearest of those that are.
 
-    Args:
-        name: to check.
-        known: names.
-        what: begins the sentence, such as "table02.toml has an unknown key".
-        why: ends it where no name is near.
+    `what` begins the sentence, such as "table02.toml has an unknown key"; `why` ends it.
     """
     known = list(known)
     if name in known:
@@ -305,12 +285,17 @@ def check_name(name: str, known: Iterable[str], what: str, *, why: str = "") -> 
 
 def make_parser(prog: str, cls: type[Options], *, add_help: bool = True) -> Parser:
     """The parser of a command's options; what is not given is not in its namespace."""
-    doc, _, epilog = (cls.__doc__ or "").partition("Example: ")
+    doc, _, example = (cls.__doc__ or "").partition("Example: ")
+    # What is given without a flag is read in the order of the fields, those of bases first.
+    fields = [field.name for field in dataclasses.fields(cls)]
+    positionals = [each for each in declared(cls) if each.declaration.positional]
+    positionals.sort(key=lambda option: fields.index(option.name))
+    names = [each.declaration.metavar or each.name.upper() for each in positionals]
     parser = Parser(
         prog=prog,
-        usage=f"{prog} [options]",
+        usage=" ".join([prog, *names, "[options]"]),
         description=doc.strip(),
-        epilog=f"Example: {epilog.strip()}" if epilog else None,
+        epilog=f"Example: {example.strip()}" if example else None,
         allow_abbrev=False,
         add_help=add_help,
         argument_default=argparse.SUPPRESS,
@@ -318,109 +303,70 @@ def make_parser(prog: str, cls: type[Options], *, add_help: bool = True) -> Pars
     # No flag begins with a digit: "-8/255" and "-1e3" are values, wrong as they may be.
     parser._negative_number_matcher = re.compile(r"-\.?\d")
     groups: dict[str, argparse._ArgumentGroup] = {}
-    positionals = []
-    fields = [field.name for field in dataclasses.fields(cls)]
-    # What is given without a flag is read in the order of the fields, those of bases first.
-    first = [option for option in declared(cls) if option.metadata["positional"]]
-    first.sort(key=lambda option: fields.index(option.name))
-    for option in [*first, *(each for each in declared(cls) if each not in first)]:
+    for option in [*positionals, *(each for each in declared(cls) if each not in positionals)]:
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
-        _add(groups[option.group], option)
-        if option.metadata["positional"]:
-            positionals.append(option.metadata["metavar"] or option.name.upper())
-    parser.usage = " ".join([prog, *positionals, "[options]"])
+        flags, settings = _argument(option)
+        groups[option.group].add_argument(*flags, **settings)
     return parser
 
 
-def _add(group: argparse._ArgumentGroup, option: Option) -> None:
-    metadata = option.metadata
-    help = _help(option)
+def _argument(option: Option) -> tuple[list[str], dict[str, Any]]:
+    """What `add_argument` is given for an option."""
+    declaration = option.declaration
+    settings: dict[str, Any] = {"dest": option.name, "help": _help(option)}
+    flags = [option.flag, *map(_hyphens, declaration.also)]
     if option.kind is bool:
-        flags = {
-            True: [f"--no-{option.flag[2:]}"],
-            False: [option.flag],
-            None: [option.flag],
-        }[option.default]
-        actions: dict[Any, Any] = {True: "store_false", False: "store_true"}
-        action = actions.get(option.default, argparse.BooleanOptionalAction)
-        group.add_argument(
-            *flags, *map(_hyphens, metadata["also"]), action=action, dest=option.name, help=help,
-            default=argparse.SUPPRESS,
-        )  # fmt: skip
-        return
-    settings: dict[str, Any] = {"help": help, "default": argparse.SUPPRESS}
-    if option.kind in (int, float):
+        settings["action"] = argparse.BooleanOptionalAction
+        if option.default is not None:
+            settings["action"] = "store_false" if option.default else "store_true"
+            flags[0] = f"--no-{option.flag[2:]}" if option.default else option.flag
+        return flags, settings
+    if option.kind in (int, float, Path):
         settings["type"] = option.kind
-    elif option.kind is Path:
-        settings["type"] = Path
-    if metadata["choices"]:
-        settings["choices"] = metadata["choices"]
-    metavars = {int: "N", float: "X", Path: "PATH", dict: "JSON"}
-    if not metadata["choices"]:
-        settings["metavar"] = metadata["metavar"] or metavars.get(option.kind, "NAME")
-    if option.is_list:
-        settings["nargs"] = "+" if metadata["at_least"] else "*"
-        settings["action"] = "extend" if metadata["extend"] else "store"
-    if metadata["bare"]:
-        settings |= {"nargs": "?", "const": True}
-    if metadata["positional"]:
-        if option.default is not dataclasses.MISSING:
-            settings.setdefault("nargs", "?")
-            # argparse would read SUPPRESS as if it had been given.
-            settings["default"] = None
-        group.add_argument(option.name, **settings)
+    if declaration.choices:
+        settings["choices"] = declaration.choices
     else:
-        flags = [option.flag, *map(_hyphens, metadata["also"])]
-        group.add_argument(*flags, dest=option.name, **settings)
+        metavars = {int: "N", float: "X", Path: "PATH", dict: "JSON"}
+        settings["metavar"] = declaration.metavar or metavars.get(option.kind, "NAME")
+    if option.is_list:
+        settings["nargs"] = "+" if declaration.at_least else "*"
+        settings["action"] = "extend" if declaration.extend else "store"
+    if declaration.bare:
+        settings |= {"nargs": "?", "const": True}
+    if not declaration.positional:
+        return flags, settings
+    if option.default is not dataclasses.MISSING:
+        # argparse would read SUPPRESS as if it had been given.
+        settings = {"nargs": "?", **settings, "default": None}
+    return [], settings
 
 
 def _help(option: Option) -> str:
-    text, default = option.metadata["help"], option.default
-    says = option.metadata["says"]
-    hidden = option.kind is bool or option.metadata["bare"]
+    text, says, default = option.declaration.help, option.declaration.says, option.default
+    hidden = option.kind is bool or option.declaration.bare
     if says is None and not hidden and default not in (None, dataclasses.MISSING):
-        says = " ".join(map(_text, _as_list(default))) if default != [] else None
+        says = " ".join(map(_text, _as_list(default)))
     if says:
         text = f"{text} (default: {says})" if text else f"default: {says}"
     return text.replace("%", "%%")
 
 
-def _check_ranges(options: Iterable[Option], values: Mapping[str, Any]) -> None:
-    for option in options:
-        name = option.metadata["range"] or option.name
-        if name in RANGES and option.kind in (int, float):
-            for value in _as_list(values.get(option.name)):
-                if value is not None:
-                    check_range(name, value, option.flag)
-        if option.is_list and option.name in values:
-            texts = values[option.name]
-            if len(texts) < option.metadata["at_least"]:
-                raise UserError(f"{option.flag} is empty: give at least one value.")
-
-
 def json_object(text: str, name: str = "--hparams") -> dict[str, Any]:
-    """Read a JSON object of finite numbers and texts.
-
-    Args:
-        text: JSON.
-        name: begins the sentence that a user reads.
+    """Read a JSON object of finite numbers and texts, the value of the option `name`.
 
     Raises:
         UserError: it is not one.
     """
     try:
         values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"it is a {type(values).__name__}")
     # Brackets in brackets in brackets exhaust Python's stack.
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{name} is {text[:80]!r}, which is not JSON ({error}): expected an object such as "
-            "'{\"eta\": 1.0}'."
+            f"{name} is {text[:80]!r} ({error}): expected a JSON object such as '{{\"eta\": 1.0}}'."
         ) from error
-    if not isinstance(values, dict):
-        raise UserError(
-            f"{name} is {text[:80]!r}: expected a JSON object such as '{{\"eta\": 1.0}}'."
-        )
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key} is {value}: expected a finite number in {name}.")

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from core_tuning.config import named
+from core_tuning.commands import named
 from core_tuning.cores import available_cores
 from core_tuning.errors import UserError
 from core_tuning.stopping import die_with_parent

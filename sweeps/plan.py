@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
-from core_tuning.config import COMMANDS, MOVABLE, PLACES
+from core_tuning.commands import COMMANDS
+from core_tuning.config import MOVABLE, PLACES
 from core_tuning.methods import METHODS, hyperparameters
 from core_tuning.options import declared, given_options, parse, to_argv
 

@@ -89,7 +89,7 @@ def test_only_the_command_table_names_the_users():
         for user in USERS
         if f"core_tuning.{user}" in path.read_text()
     }
-    assert naming <= {"core_tuning/config.py"}
+    assert naming <= {"core_tuning/commands.py"}
 
 
 @pytest.mark.parametrize("user", PRESENT)
@@ -148,7 +148,6 @@ FOLDERS = sorted({module.rpartition(".")[0] for module in NEEDS if "." in module
 MOST_FLOORS = 6
 # Still to be brought down; a folder that gets lower than this is to leave the list.
 HIGHER = {
-    "core_tuning": 7,
     "core_tuning.algorithms": 8,
     "core_tuning.data": 7,
     "core_tuning.sweeps": 7,

@@ -10,7 +10,7 @@ import timm
 import torch
 from PIL import Image
 
-from core_tuning.config import COMMANDS
+from core_tuning.commands import COMMANDS
 from core_tuning.encoders import SmallResNet
 
 README = Path(__file__).parents[1] / "README.md"

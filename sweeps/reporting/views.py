@@ -42,7 +42,7 @@ _AXES = {
     MEASURE: "budget of the attack",
     ROW: "method",
 }
-_HYPERPARAMETERS = {each.name: each.metadata["help"] for each in hyperparameters()}
+_HYPERPARAMETERS = {each.name: each.declaration.help for each in hyperparameters()}
 # A number alone, or after a word, such as "0.07" or "dim 256".
 _NUMBER = re.compile(r"(?:(\w+) )?(-?\d+(?:\.\d+)?(?:e-?\d+)?)")
 

@@ -42,7 +42,7 @@ def complaint(capsys, *arguments):
         (["--dataset", "PACS"], "name the folder that holds it by --data_dir"),
         (["--dataset", "PACS", "--data_dir", "nowhere"], "nowhere, which is not a folder"),
         (["--dataset", "PACS", "--data_dir", "."], "--data_dir . holds no PACS/"),
-        (["--dataset", "Debug28", "--hparams", "{lr: 1}"], "'{lr: 1}', which is not JSON"),
+        (["--dataset", "Debug28", "--hparams", "{lr: 1}"], "expected a JSON object"),
         (["--dataset", "Debug28", "--hparams", "[1]"], "expected a JSON object"),
         (["--dataset", "Debug28", "--test_envs", "0", "3"], "no environment 3 to test on"),
         (["--dataset", "Debug28", "--test_envs", "2", "2"], "--test_envs names 2 twice"),
@@ -53,7 +53,7 @@ def complaint(capsys, *arguments):
         (["--dataset", "Debug28", "--holdout_fraction", "nan"], "--holdout_fraction is nan"),
         (["--dataset", "Debug28", "--holdout_fraction", "0"], "--holdout_fraction is 0"),
         (["--dataset", "Debug28"], "the domain 1 has 13 images to train on"),
-        (["--dataset", "Debug28", "--hparams", "[" * 100_000], "[[', which is not JSON (maximum"),
+        (["--dataset", "Debug28", "--hparams", "[" * 100_000], "[[' (maximum"),
         (
             ["--dataset", "Debug28", "--hparams", '{"lr": NaN}'],
             "lr is nan: expected a finite number",
@@ -112,7 +112,7 @@ def test_train_refuses(domainbed, capsys, arguments, said):
         (["--n_hparams", "many"], "argument --n_hparams: invalid int value"),
         (["--n_trials", str(10**9)], "The sweep has 1,000,000,000 jobs and more"),
         (["--holdout_fraction", "nan"], "--holdout_fraction is nan"),
-        (["--hparams", "[" * 100_000], "[[', which is not JSON"),
+        (["--hparams", "[" * 100_000], "[[' (maximum"),
         (["--output_dir", "a\udcff"], r"'a\udcff' is not UTF-8"),
     ],
 )

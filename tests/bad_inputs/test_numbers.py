@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from core_tuning.config import COMMANDS as TABLE
+from core_tuning.commands import COMMANDS as TABLE
 from core_tuning.options import make_parser
 
 HUGE, NAN, INFINITE, NEGATIVE = "1e300", "nan", "inf", "-1"

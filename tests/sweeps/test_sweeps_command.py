@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from core_tuning.cli import main
-from core_tuning.config import COMMANDS
+from core_tuning.commands import COMMANDS
 from core_tuning.sweeps.config import Retry, Run
 from core_tuning.sweeps.expand import load_sweep
 from core_tuning.sweeps.reading import sweep_names

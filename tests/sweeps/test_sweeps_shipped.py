@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from core_tuning.algorithms.environments import load_environments
-from core_tuning.config import COMMANDS
+from core_tuning.commands import COMMANDS
 from core_tuning.errors import UserError
 from core_tuning.robustness.adversary import adversarial
 from core_tuning.sweeps.expand import load_sweep

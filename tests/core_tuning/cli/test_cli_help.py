@@ -9,7 +9,7 @@ import pytest
 
 from core_tuning import __version__
 from core_tuning.cli import main
-from core_tuning.config import COMMANDS
+from core_tuning.commands import COMMANDS
 
 
 def python(program: str, *argv: object) -> subprocess.CompletedProcess[str]:
