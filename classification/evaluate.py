@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +13,7 @@ from .config import Evaluate
 
 if TYPE_CHECKING:
     from core_tuning.data import LabelledImages
+    from core_tuning.training.folder import RunFolder
 
 # What is read of a run's options, and its type.
 _READ = {"data_dir": (str,), "fraction": (int, float), "validation": (int, float)}
@@ -21,11 +21,7 @@ _READ = {"data_dir": (str,), "fraction": (int, float), "validation": (int, float
 
 def main(options: Evaluate) -> None:
     """Run the command; torch is imported after the options are checked."""
-    missing = False
-    # What no file can be called is refused where it is opened.
-    with contextlib.suppress(OSError, ValueError):
-        missing = not options.run.exists()
-    if missing:
+    if not options.run.exists():
         raise UserError(
             f"{shown(str(options.run), 300)} does not exist: name a run's folder or its "
             "model.safetensors."
@@ -51,9 +47,13 @@ def _evaluate(options: Evaluate, run: Path) -> None:
     from core_tuning.training.optimisation import choose_device
 
     model, facts = load_model(run)
-    _warn_unfinished(run if run.is_dir() else run.parent)
+    # A model may lie anywhere, without the folder that it was made in.
+    made_in = RunFolder(run if run.is_dir() else run.parent)
+    stored = _stored(made_in) if made_in.marker_path.exists() else {}
+    if stored and not made_in.result_path.exists():
+        print(f"warning: the run in {made_in.path} is not finished: this is its best model so far.")
     dataset = options.dataset or facts["dataset"]
-    chosen = _chosen(options, dataset, _stored(run), facts)
+    chosen = _chosen(options, dataset, stored, facts)
     if chosen.images.classes != facts["classes"]:
         raise UserError(
             f"The classes of {dataset} ({', '.join(chosen.images.classes[:3])}, ...) are not the "
@@ -99,30 +99,35 @@ class _Chosen(NamedTuple):
     fingerprint: dict[str, Any]
 
 
+def _stored(folder: RunFolder) -> dict[str, Any]:
+    stored = folder.read_run()
+    for name, kind in _READ.items():
+        field({name: None, **stored["options"]}, name, (*kind, NoneType), folder.marker_path)
+    return stored
+
+
 def _chosen(
     options: Evaluate, dataset: str, stored: dict[str, Any], facts: dict[str, Any]
 ) -> _Chosen:
     """Choose the images of a split, divided as the run divided them if the data set is its own."""
     from core_tuning.data import describe_change, load_splits
 
-    if dataset != facts["dataset"]:
-        splits = load_splits(dataset, options.data_dir, validation=0.0, seed=facts["seed"])
-        return _Chosen(getattr(splits, options.split), splits.split, splits.fingerprint)
-    run = stored.get("options", {})
+    is_own = dataset == facts["dataset"]
+    run = stored.get("options", {}) if is_own else {}
     data_dir = options.data_dir or run.get("data_dir")
     data_dir = None if data_dir is None else Path(data_dir)
-    if "targets" in facts:
+    if is_own and "targets" in facts:
         chosen = _targets(options, data_dir, facts)
     else:
         splits = load_splits(
             dataset,
             data_dir,
             fraction=run.get("fraction", 1.0),
-            validation=run.get("validation", 0.1),
+            validation=run.get("validation", 0.1) if is_own else 0.0,
             seed=facts["seed"],
         )
         chosen = _Chosen(getattr(splits, options.split), splits.split, splits.fingerprint)
-    if stored.get("data") is not None:
+    if is_own and stored.get("data") is not None:
         change = describe_change(stored["data"], chosen.fingerprint)
         if change is not None:
             print(f"warning: the images are not those of the run: {change}.")
@@ -147,24 +152,3 @@ def _targets(options: Evaluate, data_dir: Path | None, facts: dict[str, Any]) ->
         )
     images = parts[0].joined(parts[1:])
     return _Chosen(images, f"all images of {', '.join(facts['targets'])}", fingerprint(domains))
-
-
-def _stored(run: Path) -> dict[str, Any]:
-    from core_tuning.training.folder import RunFolder
-
-    folder = RunFolder(run if run.is_dir() else run.parent)
-    # A model may lie anywhere, without the folder that it was made in.
-    if not folder.marker_path.exists():
-        return {}
-    stored = folder.read_run()
-    for name, kind in _READ.items():
-        field({name: None, **stored["options"]}, name, (*kind, NoneType), folder.marker_path)
-    return stored
-
-
-def _warn_unfinished(path: Path) -> None:
-    from core_tuning.training.folder import RunFolder
-
-    folder = RunFolder(path)
-    if folder.marker_path.is_file() and not folder.result_path.exists():
-        print(f"warning: the run in {path} is not finished: this is its best model so far.")

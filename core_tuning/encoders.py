@@ -22,15 +22,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 TORCHVISION_ENCODERS = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnext50_32x4d",
-    "resnext101_32x8d",
-    "resnext101_64x4d",
-)
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+    "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
+)  # fmt: skip
 SMALL_ENCODER = "small_resnet"
 TIMM = "timm:"
 # Widths of the four stages of `SmallResNet`.
@@ -65,14 +59,10 @@ class SmallResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, widths[0], 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)
-        channels = widths[0]
-        for number, width in enumerate(widths, start=1):
-            stage = nn.Sequential()
-            for _ in range(blocks):
-                stage.append(_basic_block(channels, width))
-                channels = width
-            self.add_module(f"layer{number}", stage)
-        self.stages = len(widths)
+        self.stages = [f"layer{number}" for number in range(1, len(widths) + 1)]
+        for name, before, width in zip(self.stages, (widths[0], *widths), widths, strict=False):
+            inner = [BasicBlock(width, width) for _ in range(blocks - 1)]
+            self.add_module(name, nn.Sequential(_first_block(before, width), *inner))
         self.fc = nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -81,12 +71,12 @@ class SmallResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Pool features (n, d) from normalised images (n, 3, h, w)."""
         x = self.relu(self.bn1(self.conv1(images)))
-        for number in range(1, self.stages + 1):
-            x = self.get_submodule(f"layer{number}")(x)
+        for name in self.stages:
+            x = self.get_submodule(name)(x)
         return self.fc(x.mean((2, 3)))
 
 
-def _basic_block(channels: int, width: int) -> BasicBlock:
+def _first_block(channels: int, width: int) -> BasicBlock:
     if channels == width:
         return BasicBlock(channels, width)
     downsample = nn.Sequential(
@@ -164,28 +154,26 @@ def _build_timm(name: str) -> nn.Module:
         nearest = difflib.get_close_matches(base, timm.list_models(), n=3)
         hint = f"; the nearest are {', '.join(nearest)}" if nearest else ""
         raise UserError(f"timm {timm.__version__} has no model '{shown(base)}'{hint}.")
+    why = ""
     try:
         encoder = timm.create_model(base, pretrained=False, num_classes=0, num_heads=heads)
+        if heads is not None and hidden_heads(encoder) != heads:
+            why = "its weights show how many it has"
     except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
         if heads is None:
             raise
-        raise _no_such_heads(name, reason(error)) from error
-    if heads is not None and hidden_heads(encoder) != heads:
-        raise _no_such_heads(name, "its weights show how many it has")
-    settings: Any = encoder.pretrained_cfg
-    if not isinstance(settings.get("classifier", ""), str):
+        why = reason(error)
+    if why:
+        raise UserError(
+            f"The encoder '{name}' cannot be built with that number of heads ({why}): expected a "
+            "vision transformer and a divisor of its width; leave out num_heads for timm's own."
+        )
+    if not isinstance(_timm_settings(encoder).get("classifier", ""), str):
         raise UserError(
             f"timm's '{base}' has several classification layers: expected a model with one, such "
             "as its form without distillation."
         )
     return encoder
-
-
-def _no_such_heads(name: str, why: str) -> UserError:
-    return UserError(
-        f"The encoder '{name}' cannot be built with that number of heads ({why}): expected a "
-        "vision transformer and a divisor of its width; leave out num_heads for timm's own."
-    )
 
 
 def split_heads(name: str) -> tuple[str, int | None]:
@@ -240,7 +228,7 @@ def assumed_heads(encoder: nn.Module) -> str:
     heads = hidden_heads(encoder)
     if heads is None:
         return ""
-    settings: dict[str, Any] = vars(encoder).get("pretrained_cfg") or {}
+    settings = _timm_settings(encoder)
     name = f"{TIMM}{settings.get('architecture', 'NAME')}"
     return (
         f"assumed {heads} attention heads, timm's number, because the tensors do not show it; "
@@ -273,7 +261,7 @@ def feature_dim(
         UserError: it fails on images of that size, or its features are no vectors; of a trained
             one, they are not finite, or the same for both images, as where weights carry nothing.
     """
-    settings: dict[str, Any] = vars(encoder).get("pretrained_cfg") or {}
+    settings = _timm_settings(encoder)
     own = tuple(settings.get("input_size", (3, 64, 64))[1:])
     size = own if image_size is None else image_size
     images = torch.zeros(1 + trained, 3, *size)
@@ -297,22 +285,21 @@ def feature_dim(
             f"The encoder gives features of the shape {tuple(features.shape)}: expected (images, "
             "d); pass another --encoder."
         )
-    if trained and not bool(features.isfinite().all()):
+    if trained and not (features.isfinite().all() and (features[0] != features[1]).any()):
         raise UserError(
-            "The encoder's features of a blank image or of noise are not finite: expected trained "
-            "weights; pass another --pretrained checkpoint."
-        )
-    if trained and bool((features[0] == features[1]).all()):
-        raise UserError(
-            "The encoder gives a blank image and noise the same features, so its weights carry "
-            "nothing: pass another --pretrained checkpoint."
+            "The encoder's features of a blank image and of noise are the same, or are not finite: "
+            "expected trained weights; pass another --pretrained checkpoint."
         )
     return features.shape[1]
 
 
 def classifier_name(encoder: nn.Module) -> str:
     """Return the name that the encoder's library gives its classification layer."""
-    pretrained_cfg = getattr(encoder, "pretrained_cfg", None)
-    if pretrained_cfg is None:
-        return "fc"
-    return pretrained_cfg.get("classifier") or "head"
+    settings = _timm_settings(encoder)
+    return settings.get("classifier") or ("head" if settings else "fc")
+
+
+def _timm_settings(encoder: nn.Module) -> dict[str, Any]:
+    """What timm knows of an encoder; empty for any other's."""
+    settings: dict[str, Any] = vars(encoder).get("pretrained_cfg") or {}
+    return settings

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count, takewhile
 from typing import Any, NamedTuple
 
 Record = Mapping[str, Any]
@@ -43,39 +44,32 @@ class Cell(NamedTuple):
 
 def source_accuracy(record: Record) -> float:
     """Mean accuracy in [0, 1] on the out-splits of the domains that were trained on."""
-    targets = record["args"]["test_envs"]
-    values = [
-        record[f"env{number}_out_acc"] for number in _environments(record) if number not in targets
-    ]
-    return sum(values) / len(values)
+    sources = _environments(record) - set(record["args"]["test_envs"])
+    return sum(record[f"env{number}_out_acc"] for number in sorted(sources)) / len(sources)
 
 
-def _environments(record: Record) -> Iterable[int]:
-    number = 0
-    while f"env{number}_out_acc" in record:
-        yield number
-        number += 1
+def _environments(record: Record) -> set[int]:
+    return set(takewhile(lambda number: f"env{number}_out_acc" in record, count()))
+
+
+def _alone(records: Iterable[Record], target: int) -> list[Record]:
+    """Those of runs that leave out the target and no other domain."""
+    return [record for record in records if record["args"]["test_envs"] == [target]]
 
 
 def _selected(record: Record, validation: float, target: int) -> Selected:
-    args = record["args"]
-    return Selected(
-        validation,
-        record[f"env{target}_in_acc"],
-        record["step"],
-        args["output_dir"],
-        args["hparams_seed"],
-    )
+    args, test = record["args"], record[f"env{target}_in_acc"]
+    return Selected(validation, test, record["step"], args["output_dir"], args["hparams_seed"])
+
+
+def _best(choices: Iterable[Selected]) -> Selected | None:
+    return max(choices, key=lambda choice: choice.validation, default=None)
 
 
 def training_domain_validation(records: Sequence[Record], target: int) -> Selected | None:
     """The step of best mean accuracy on the source domains' out-splits."""
-    choices = [
-        _selected(record, source_accuracy(record), target)
-        for record in records
-        if record["args"]["test_envs"] == [target]
-    ]
-    return max(choices, key=lambda choice: choice.validation, default=None)
+    alone = _alone(records, target)
+    return _best(_selected(record, source_accuracy(record), target) for record in alone)
 
 
 def leave_one_domain_out(records: Sequence[Record], target: int) -> Selected | None:
@@ -89,7 +83,7 @@ def leave_one_domain_out(records: Sequence[Record], target: int) -> Selected | N
         by_step[record["step"]].append(record)
     choices = []
     for _, at_step in sorted(by_step.items()):
-        alone = [r for r in at_step if r["args"]["test_envs"] == [target]]
+        alone = _alone(at_step, target)
         if len(alone) != 1:
             continue
         left_out = {}
@@ -98,19 +92,16 @@ def leave_one_domain_out(records: Sequence[Record], target: int) -> Selected | N
             if len(record["args"]["test_envs"]) == 2 and len(others) == 1:
                 (other,) = others
                 left_out[other] = record[f"env{other}_in_acc"]
-        sources = set(_environments(alone[0])) - {target}
-        if left_out.keys() == sources:
-            choices.append(_selected(alone[0], sum(left_out.values()) / len(sources), target))
-    return max(choices, key=lambda choice: choice.validation, default=None)
+        if left_out.keys() == _environments(alone[0]) - {target}:
+            mean = sum(left_out.values()) / len(left_out)
+            choices.append(_selected(alone[0], mean, target))
+    return _best(choices)
 
 
 def test_domain_validation(records: Sequence[Record], target: int) -> Selected | None:
     """The last step, by the target's own out-split (oracle): for reference, not for use."""
-    alone = [record for record in records if record["args"]["test_envs"] == [target]]
-    if not alone:
-        return None
-    last = max(alone, key=lambda record: record["step"])
-    return _selected(last, last[f"env{target}_out_acc"], target)
+    last = max(_alone(records, target), key=lambda record: record["step"], default=None)
+    return None if last is None else _selected(last, last[f"env{target}_out_acc"], target)
 
 
 Rule = Callable[[Sequence[Record], int], Selected | None]
@@ -140,7 +131,7 @@ def select(records: Sequence[Record], rule: Rule) -> dict[Cell, Selected]:
     for cell, by_hparams in groups.items():
         # Of equally good hyper-parameters DomainBed takes the highest seed; max takes the first.
         found = [rule(by_hparams[key], cell.target) for key in sorted(by_hparams, reverse=True)]
-        best = max((f for f in found if f), key=lambda choice: choice.validation, default=None)
+        best = _best(choice for choice in found if choice is not None)
         if best is not None:
             chosen[cell] = best
     return chosen

@@ -122,7 +122,12 @@ def image_loader(
 def evaluation_loader(images: SeededTransform, batch_size: int, workers: int) -> DataLoader:
     """Batches of (images in [0, 1], labels), in order."""
     batches = list(evaluation_batches(len(images), batch_size))
-    return image_loader(images, batches, workers, keep_workers=True)
+    return image_loader(images, batches, useful_workers(workers, len(batches)), keep_workers=True)
+
+
+def useful_workers(workers: int, batches: int) -> int:
+    """Return how many of the workers so many batches keep busy: none where there is but one."""
+    return max(0, min(workers, batches - 1))
 
 
 def load_batches(loader: Iterable[Batch]) -> Iterator[Batch]:

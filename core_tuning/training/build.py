@@ -21,6 +21,7 @@ from core_tuning.data.loading import (
     SeededTransform,
     evaluation_loader,
     image_loader,
+    useful_workers,
 )
 from core_tuning.data.transforms import RECIPES
 from core_tuning.encoders import NO_NORMALISATION, Normalisation, feature_dim
@@ -54,7 +55,8 @@ class EpochBatches:
 
     def loader(self, start: int) -> DataLoader:
         """Load the batches from a step on."""
-        return image_loader(self.images, self._keys(start), self.workers)
+        workers = useful_workers(self.workers, self.steps - start)
+        return image_loader(self.images, self._keys(start), workers)
 
     def _keys(self, start: int) -> Iterator[list[Key]]:
         first, position = divmod(start, len(self.sampler))
