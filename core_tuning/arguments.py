@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from .errors import UserError
 
@@ -61,14 +61,12 @@ HAS_NEGATIVE = Spec("n", BOOLEAN, "give True or False for each sample", optional
 def check_tensors(
     *,
     sizes: Mapping[str, int] | None = None,
-    generator: Generator | None = None,
     **arguments: tuple[object, Spec],
 ) -> None:
     """Check shapes, dtypes and devices of arguments, each a value and what it must be.
 
     Args:
         sizes: of axes, where they are known from elsewhere.
-        generator: must be on the tensors' device.
         arguments: by their names; all tensors must be on the device of the first.
 
     Raises:
@@ -109,21 +107,6 @@ def check_tensors(
                 f"{_is(name)} on {value.device} and {first} on {device}: expected one device; "
                 f"move with {name}.to('{device}')."
             )
-    if device is not None:
-        check_generator(generator, device)
-
-
-def check_generator(generator: Generator | None, device: torch.device) -> None:
-    """Raise a UserError where a generator is on another device than what is drawn with it."""
-    if generator is None:
-        return
-    place = generator.device
-    indices = {place.index, device.index} - {None}
-    if place.type != device.type or len(indices) > 1:
-        raise UserError(
-            f"The generator is on {place} and the tensors on {device}: expected one device; make "
-            f"it with torch.Generator('{device}')."
-        )
 
 
 def check_values(name: str, tensor: Tensor, low: float, high: float, expected: str) -> None:

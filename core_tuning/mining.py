@@ -18,7 +18,6 @@ from .arguments import (
     PARTNERS,
     TARGETS,
     UNIFORM,
-    check_generator,
     check_tensors,
 )
 from .checks import check_range
@@ -77,7 +76,6 @@ def mine_pairs(
         features=(features, FEATURES),
         labels=(labels, LABELS),
         uniform=(uniform, UNIFORM),
-        generator=generator,
     )
     if uniform is None:
         uniform = torch.rand(len(labels), device=labels.device, generator=generator)
@@ -130,15 +128,12 @@ def sample_lambda(
         (n,), float32, in [minimum, 1].
 
     Raises:
-        UserError: n or alpha is out of range, `minimum` is outside [0, 1], or the generator is on
-            another device.
+        UserError: n or alpha is out of range, or `minimum` is outside [0, 1].
     """
     if n < 1:
         raise UserError(f"n is {n}: expected at least 1 mixing factor.")
     check_range("alpha", alpha)
     check_range("minimum", minimum)
-    place = torch.get_default_device() if device is None else torch.device(device)
-    check_generator(generator, place)
     u, v = torch.rand(2, n, device=device, generator=generator).unbind()
     cosine = torch.cos(2 * math.pi * v)
     # 1 - U instead of U, which may be 0; far in the tail w underflows and lambda is 0 or 1.

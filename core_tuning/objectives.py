@@ -129,7 +129,6 @@ class Objective(nn.Module):
             labels=(labels, LABELS),
             weights=(weights, WEIGHTS),
             **drawn,
-            generator=generator,
             sizes={"d": projection.feature_dim} if isinstance(projection, ProjectionHead) else {},
         )
         if draws is None:

@@ -92,7 +92,8 @@ class ImageRow(NamedTuple):
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, at 150 dots an inch; its folder is made if need be."""
     contents = io.BytesIO()
-    figure.savefig(contents, dpi=DPI, format="png")
+    # Packed tighter, it would take longer than to draw.
+    figure.savefig(contents, dpi=DPI, format="png", pil_kwargs={"compress_level": 1})
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, contents.getbuffer())
@@ -148,12 +149,14 @@ def save_confusion(
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(percent, cmap="cividis", vmin=0, vmax=100)
-    figure.colorbar(image, label="images of the true class (%)", shrink=0.8)
     axes.set(xlabel="predicted class", ylabel="true class", title=title)
     if len(classes) <= MOST_NAMED_CLASSES:
         axes.set_xticks(range(len(classes)), classes, rotation=60, ha="right")
         axes.set_yticks(range(len(classes)), classes)
-    if len(classes) <= 15:
+    if len(classes) > 15:
+        figure.colorbar(image, label="images of the true class (%)", shrink=0.8)
+    else:
+        axes.set_xlabel("predicted class, for % of the images of the true class")
         for i, j in np.argwhere(percent >= 0.5):
             colour = "black" if percent[i, j] > 55 else "white"
             axes.text(j, i, f"{percent[i, j]:.0f}", ha="center", va="center", color=colour)
@@ -176,16 +179,27 @@ def save_class_accuracies(percent: Mapping[str, float], path: Path) -> None:
 def save_images(rows: Sequence[ImageRow], path: Path) -> None:
     """Draw rows of images; the longest row decides about the width."""
     columns = max(len(row.images) for row in rows)
-    figure = Figure(figsize=(1.5 * columns + 0.6, 1.75 * len(rows)), layout="constrained")
-    for line, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
-        for axes, image in zip(line, row.images, strict=False):
-            axes.imshow(image, interpolation="nearest")
-            axes.set(xticks=[], yticks=[])
-        for axes, title in zip(line, row.titles, strict=False):
-            axes.set_title(fold(title, 18), fontsize="small")
-        line[0].set_ylabel(row.label)
-        for axes in line[len(row.images) :]:
-            axes.remove()
+    titles = [[fold(title, 18) for title in row.titles] for row in rows]
+    above = 0.1 + 0.16 * max((1 + title.count("\n") for row in titles for title in row), default=0)
+    # Lengths are inches, and images are 1.4 high or wide, 1.5 apart.
+    left, down = 0.5 if any(row.label for row in rows) else 0.0, 1.4 + above
+    figure = Figure(figsize=(1.5 * columns + left, down * len(rows)))
+    # One pair of axes for all: a pair for each image would take several times as long.
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    for y, row in enumerate(rows):
+        axes.text(
+            -left / 2, down * y + above + 0.7, row.label, rotation=90, ha="center", va="center"
+        )
+        for x, image in enumerate(row.images):
+            high, wide = (1.4 * side / max(image.shape[:2]) for side in image.shape[:2])
+            middle, top = 1.5 * x + 0.75, down * y + above
+            extent = (middle - wide / 2, middle + wide / 2, top + high, top)
+            axes.imshow(image, interpolation="nearest", extent=extent)
+            if x < len(row.titles):
+                place = {"ha": "center", "va": "bottom", "fontsize": "small"}
+                axes.text(middle, top - 0.05, titles[y][x], place)
+    axes.set(xlim=(-left, 1.5 * columns), ylim=(down * len(rows), 0))
     save(figure, path)
 
 

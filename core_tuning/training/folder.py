@@ -26,7 +26,6 @@ from core_tuning.checkpoints.recognise import RUN_CHECKPOINT_KEY, RUN_CHECKPOINT
 from core_tuning.config import MOVABLE, RUN_FILES
 from core_tuning.errors import UserError
 from core_tuning.files import (
-    append_line,
     damaged,
     field,
     held,
@@ -259,8 +258,8 @@ class RunFolder:
                 f"{self.marker_path} has the format version {version!r}, and this version of "
                 f"core-tuning reads {FORMAT_VERSION}: use the one that wrote it."
             )
-        for name in ("environments", "files"):
-            field(contents, name, list, self.marker_path)
+        for name, kind in {"options": dict, "environments": list, "files": list}.items():
+            field(contents, name, kind, self.marker_path)
         if not all(isinstance(each, dict) for each in contents["environments"] or [None]):
             raise damaged(self.marker_path, "its environments are not objects")
         return contents
@@ -272,7 +271,6 @@ class RunFolder:
             UserError: there is no run, or run.json is damaged.
         """
         run = self._read_marker()
-        field(run, "options", dict, self.marker_path)
         return {name: value for name, value in run.items() if name not in _NOT_OF_THE_RUN}
 
     def command(self) -> str:
@@ -287,10 +285,6 @@ class RunFolder:
             for name, kind in _LINE.items():
                 field(line, name, kind, self.metrics_path)
         return lines
-
-    def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl."""
-        append_line(self.metrics_path, line)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace checkpoint.pt."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -163,25 +164,20 @@ def fit(
     return state
 
 
+@dataclass
 class _Run:
     """What `fit` works on."""
 
-    def __init__(
-        self,
-        learner: Learner,
-        batches: Batches,
-        evaluator: Evaluator,
-        settings: TrainingOptions,
-        recorder: RunRecorder,
-        seed: int,
-        change: BatchChange | None,
-    ) -> None:
-        self.batches = batches
-        self.evaluator = evaluator
-        self.settings = settings
-        self.recorder = recorder
-        self.seed = seed
-        self.change = change
+    learner: Learner
+    batches: Batches
+    evaluator: Evaluator
+    settings: TrainingOptions
+    recorder: RunRecorder
+    seed: int
+    change: BatchChange | None
+
+    def __post_init__(self) -> None:
+        settings, learner = self.settings, self.learner
         self.accelerator = make_accelerator(settings.device, settings.precision)
         device = self.accelerator.device
         learner.to(device)
@@ -189,14 +185,14 @@ class _Run:
             learner.to(memory_format=torch.channels_last)
         learner.train()
         optimizer = self.accelerator.prepare(make_optimizer(learner.parameters(), settings))
-        figures = () if change is None else change.figures
+        figures = () if self.change is None else self.change.figures
         self.state = TrainingState(
             learner, optimizer, self.accelerator, ema=settings.ema, figures=figures
         )
         encoder = learner.image_encoder
         self.encode = torch.compile(encoder) if settings.compile else encoder
         self.generator = torch.Generator(device)
-        recorder.restore(self.state)
+        self.recorder.restore(self.state)
         self.saved_at = time.monotonic()
 
     def is_due(self) -> bool:
@@ -232,7 +228,7 @@ class _Run:
         images = batch.images
         if self.settings.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        learner = state.learner
+        learner = self.learner
         with self.accelerator.autocast():
             terms = learner.objective(
                 learner.dropout(self.encode(images)),

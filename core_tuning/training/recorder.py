@@ -7,7 +7,7 @@ from typing import Any
 
 from core_tuning.config import TrainingOptions
 from core_tuning.errors import UserError
-from core_tuning.files import write_atomically, write_lines
+from core_tuning.files import append_line, write_atomically, write_lines
 
 from .evaluate import Evaluated
 from .folder import RunFolder
@@ -58,7 +58,7 @@ class RunRecorder:
 
     def record(self, line: dict[str, Any], measured: Evaluated | None) -> str:
         """Write down an evaluation; return what is to be said of it in a line."""
-        self.folder.append_metrics(line)
+        append_line(self.folder.metrics_path, line)
         train = line["train"]
         if self.writer is not None:
             self.writer.add_scalar("lr", line["lr"], line["step"])

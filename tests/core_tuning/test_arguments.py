@@ -165,24 +165,6 @@ def test_weights_of_integers_and_bools_count():
         torch.testing.assert_close(loss(z, y, classifier, weights=given).total, expected)
 
 
-def test_a_generator_elsewhere():
-    class Elsewhere:
-        device = torch.device("cuda:0")
-
-    for objective in OBJECTIVES.values():
-        refused(
-            lambda objective=objective: objective()(
-                features(), labels(), nn.Linear(DIM, CLASSES), generator=Elsewhere()
-            ),
-            "The generator is on cuda:0 and the tensors on cpu", "torch.Generator('cpu')",
-        )  # fmt: skip
-    refused(lambda: mining.sample_lambda(3, 1.0, generator=Elsewhere()), "generator is on cuda:0")
-    refused(
-        lambda: mining.mine_pairs(features(), labels(), generator=Elsewhere()),
-        "generator is on cuda:0",
-    )
-
-
 def pairs():
     return mining.mine_pairs(features(), labels())
 

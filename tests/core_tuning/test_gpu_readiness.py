@@ -17,7 +17,7 @@ from core_tuning import heads, losses, mining, objectives, released
 from core_tuning.errors import UserError
 
 MODULES = [
-    "mining", "losses", "smoothing", "baselines", "objectives", "released", "heads", "arguments",
+    "mining", "losses", "objectives", "released", "heads", "arguments",
 ]  # fmt: skip
 
 

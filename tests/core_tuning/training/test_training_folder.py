@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from core_tuning.errors import UserError
+from core_tuning.files import append_line
 from core_tuning.training.folder import RunFolder, write_atomically
 
 
@@ -43,7 +44,7 @@ def test_a_write_that_is_cut_short_leaves_the_old_file(tmp_path, monkeypatch):
 def test_every_file_of_a_run_is_written_atomically(tmp_path):
     folder = started(tmp_path / "run")
     folder.save_checkpoint({"step": 1})
-    folder.append_metrics({"step": 1})
+    append_line(folder.metrics_path, {"step": 1})
     assert names(folder.path) == ["checkpoint.pt", "figures", "metrics.jsonl", "run.json"]
 
 
@@ -72,7 +73,7 @@ def test_metrics_without_a_last_line_that_was_cut(tmp_path):
     assert folder.read_metrics() == []
     lines = [{"step": step, "epoch": 0.5, "train": {}, "seconds": 1} for step in (1, 2)]
     for line in lines:
-        folder.append_metrics(line)
+        append_line(folder.metrics_path, line)
     with folder.metrics_path.open("a") as file:
         file.write('{"step": 3, "tr')
     assert folder.read_metrics() == lines

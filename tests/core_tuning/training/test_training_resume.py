@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core_tuning.training import loop
+from core_tuning.training import loop, recorder
 from core_tuning.training.folder import RunFolder
 from core_tuning.training.recorder import RunRecorder
 
@@ -120,7 +120,7 @@ def test_killed_between_metrics_and_save(tiny, tmp_path, monkeypatch, epoch):
     whole = tiny.train(tmp_path / "whole", tiny.build_learner("ce"), checkpoint_minutes=0)
 
     def kill(patch):
-        kill_at_call(patch, RunFolder, "append_metrics", epoch, after=True)
+        kill_at_call(patch, recorder, "append_line", epoch, after=True)
 
     resumed = interrupt_and_resume(tiny, tmp_path / "cut", monkeypatch, "ce", kill)
     assert_same_run(whole.folder, resumed)
@@ -182,7 +182,7 @@ def test_a_cut_metrics_line_is_written_again(tiny, tmp_path, monkeypatch):
     """A kill in the middle of appending a line."""
     whole = tiny.train(tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_at_call(patch, RunFolder, "append_metrics", 2, after=True)
+        kill_at_call(patch, recorder, "append_line", 2, after=True)
         tiny.train(tmp_path / "cut")
     metrics = tmp_path / "cut" / "metrics.jsonl"
     metrics.write_text(metrics.read_text()[:-20])
