@@ -31,7 +31,7 @@ OPTIONS = {
     "no numbers": (["--test_envs", "cut"], "expected numbers of domains, 'all' or 'pairs'"),
     "a word among numbers": (["--test_envs", "0", "all"], "--test-envs is '0 all'"),
     "a negative target": (["--test_envs", "-1"], "--test-envs"),
-    "no JSON": (["--hparams", "{eta: 1}"], "is not JSON"),
+    "no JSON": (["--hparams", "{eta: 1}"], "--hparams is '{eta: 1}'"),
     "a JSON list": (["--hparams", "[1]"], "expected a JSON object"),
     "no steps": (["--steps", "0"], "--steps is 0: expected at least 1"),
     "half a step": (["--steps", "0.5"], "argument --steps: invalid int value: '0.5'"),
